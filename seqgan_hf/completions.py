@@ -1,0 +1,93 @@
+"""`Completions`: the dataclass that crosses every later boundary, for generated and for real texts alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .masking import left_align
+
+
+@dataclass
+class Completions:
+    """
+    A batch of texts as prompts and their completions.
+
+    Real texts take the same form as generated ones, so that whatever reads them cannot tell one from the other by their
+    padding, their start token or their EOS.
+
+    Args:
+        prompt_ids (`torch.Tensor` of shape `(batch_size, prompt_length)`): Left-padded; a start token at least.
+        prompt_mask (`torch.Tensor` of shape `(batch_size, prompt_length)`): 1 where a token counts.
+        completion_ids (`torch.Tensor` of shape `(batch_size, completion_length)`): Right-padded.
+        completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 up to and including EOS.
+    """
+
+    prompt_ids: torch.Tensor
+    prompt_mask: torch.Tensor
+    completion_ids: torch.Tensor
+    completion_mask: torch.Tensor
+
+    @classmethod
+    def collate(cls, rows: Sequence[Mapping[str, Sequence[int]]], pad_token_id: int) -> "Completions":
+        """
+        Pad rows of token ids into one batch.
+
+        Args:
+            rows (`Sequence[Mapping]`): Each with lists `prompt_ids` and `completion_ids`.
+            pad_token_id (`int`): Written where a row is shorter than the longest.
+
+        Returns:
+            `Completions`: prompts left-padded, completions right-padded.
+        """
+        prompts = [torch.tensor(row["prompt_ids"], dtype=torch.long) for row in rows]
+        completions = [torch.tensor(row["completion_ids"], dtype=torch.long) for row in rows]
+
+        def pad(sequences: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
+            return torch.nn.utils.rnn.pad_sequence(
+                sequences, batch_first=True, padding_value=value, padding_side=side
+            )
+
+        return cls(
+            prompt_ids=pad(prompts, pad_token_id, "left"),
+            prompt_mask=pad([torch.ones_like(ids) for ids in prompts], 0, "left"),
+            completion_ids=pad(completions, pad_token_id, "right"),
+            completion_mask=pad([torch.ones_like(ids) for ids in completions], 0, "right"),
+        )
+
+    def __len__(self) -> int:
+        return self.completion_ids.shape[0]
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Tokens of each completion, EOS included: a `torch.Tensor` of shape `(batch_size,)`."""
+        return self.completion_mask.sum(dim=1)
+
+    def select(self, index: torch.Tensor | slice) -> "Completions":
+        """Return the rows of `index`, in its order."""
+        return Completions(*(tensor[index] for tensor in self.tensors()))
+
+    def to(self, device: torch.device | str) -> "Completions":
+        """Return the batch on `device`."""
+        return Completions(*(tensor.to(device) for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the four tensors, in the order of the fields."""
+        return self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask
+
+    def sequences(self, include_prompt: bool, pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Return each text as one right-padded row.
+
+        Args:
+            include_prompt (`bool`): Whether the prompt stands before the completion.
+            pad_token_id (`int`): Written behind each text.
+
+        Returns:
+            `tuple` of two `torch.Tensor` of shape `(batch_size, longest)`: ids and mask.
+        """
+        if not include_prompt:
+            return left_align(self.completion_ids, self.completion_mask, pad_token_id)
+        ids = torch.cat([self.prompt_ids, self.completion_ids], dim=1)
+        mask = torch.cat([self.prompt_mask, self.completion_mask], dim=1)
+        return left_align(ids, mask, pad_token_id)
