@@ -1,0 +1,5 @@
+"""`evaluate` modules for generated text: import the class, or hand the folder's path to `evaluate.load`."""
+
+from .bleu import Bleu
+
+__all__ = ["Bleu"]

@@ -1,0 +1,5 @@
+"""BLEU of generated text against a whole corpus."""
+
+from .bleu import Bleu
+
+__all__ = ["Bleu"]

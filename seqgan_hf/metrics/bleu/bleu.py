@@ -1,0 +1,239 @@
+"""
+BLEU of free text: every hypothesis against a whole corpus, as SeqGAN reports it.
+
+`evaluate.load` copies this one file into its module cache, so it imports nothing from the package.
+"""
+
+import math
+import reprlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+import datasets
+import evaluate
+
+SMOOTHINGS = ("none", "epsilon", "add_one")
+EPSILON = 0.1  # the default of NLTK's SmoothingFunction, and of the "floor" smoothing of sacrebleu
+
+_DESCRIPTION = """\
+Mean sentence BLEU of generated texts, each scored with every text of a corpus as one of its references. It asks how
+much of what was written is made of n-grams that the corpus has too: it measures quality and says nothing of diversity.
+"""
+
+_CITATION = """\
+@inproceedings{papineni-etal-2002-bleu,
+    title     = "{B}leu: a Method for Automatic Evaluation of Machine Translation",
+    author    = "Papineni, Kishore and Roukos, Salim and Ward, Todd and Zhu, Wei-Jing",
+    booktitle = "Proceedings of the 40th Annual Meeting of the Association for Computational Linguistics",
+    year      = "2002",
+    pages     = "311--318",
+    doi       = "10.3115/1073083.1073135",
+}
+"""
+
+_INPUTS_DESCRIPTION = """
+Args:
+    predictions (`list` of `str` or of `list[str]`):
+        The hypotheses. A string is split at white space; a list is taken as the tokens it holds.
+    reference_corpus (`list` of `str` or of `list[str]`):
+        The references that all hypotheses share, of any number; tokenised like `predictions`.
+    max_order (`int`, defaults to 4):
+        Longest n-gram counted; at least 1.
+    smoothing (`str`, defaults to `"none"`):
+        What a precision without a match becomes. `"none"`: it stays 0, and so is the BLEU of that hypothesis.
+        `"epsilon"`: 0.1 matches. `"add_one"`: one more match and one more n-gram, at every order above 1 and whether
+        or not there was a match.
+
+Returns:
+    `dict[str, float]`: the means over the hypotheses, in [0, 1]. `bleu` is of order `max_order`; `bleu2`, `bleu3`, ...
+    up to `max_order` are of the order they name, each with uniform weights over the orders 1 to n.
+
+Raises:
+    ValueError: If there are no predictions, if the corpus is empty or missing, if `max_order` is not an integer of at
+        least 1, or if `smoothing` is unknown.
+    TypeError: If a text is neither a string nor a list of strings, or one string stands where a list of texts should.
+
+Examples:
+    >>> bleu = evaluate.load("seqgan_hf/metrics/bleu")
+    >>> bleu.compute(predictions=["a b c d"], reference_corpus=["a b c e", "b c d"], max_order=2)
+    {'bleu': 1.0, 'bleu2': 1.0}
+"""
+
+
+def tokenize(text: str | list[str] | tuple[str, ...], argument: str) -> list[str]:
+    """
+    The tokens of one text: a string split at white space, a list or tuple as it is.
+
+    Raises:
+        TypeError: If `text`, an element of the argument called `argument`, is neither.
+    """
+    if isinstance(text, str):
+        return text.split()
+    # Token ids would otherwise be cast to strings on one side only, and nothing would match.
+    if isinstance(text, list | tuple) and all(isinstance(token, str) for token in text):
+        return list(text)
+    raise TypeError(
+        f"`{argument}` must hold strings or lists of string tokens, got {reprlib.repr(text)}. "
+        "Decode token ids, or turn each into a string."
+    )
+
+
+def tokenize_all(texts: Iterable[str | list[str] | tuple[str, ...]], argument: str) -> list[list[str]]:
+    """
+    The tokens of every text.
+
+    Raises:
+        TypeError: If `texts` is a single string, or an element is neither a string nor a list of strings.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"`{argument}` must be a list of texts, got the one string {reprlib.repr(texts)}.")
+    return [tokenize(text, argument) for text in texts]
+
+
+def ngrams(tokens: list[str], order: int) -> Iterator[tuple[str, ...]]:
+    """The n-grams of length `order`, in their order of appearance; none if there are fewer tokens than that."""
+    return zip(*(tokens[start:] for start in range(order)), strict=False)
+
+
+def count_clips(
+    hypotheses: Iterable[list[str]], corpus: Iterable[list[str]], max_order: int
+) -> dict[tuple[str, ...], int]:
+    """
+    The largest count of each hypothesis n-gram in any one reference, from one pass over the corpus.
+
+    Clipping against all references at once needs no more than this maximum, so no hypothesis is compared with a
+    reference. N-grams that no hypothesis has are not kept: memory grows with the hypotheses, not with the corpus.
+
+    Returns:
+        `dict[tuple[str, ...], int]`: for each n-gram of 1 to `max_order` tokens of the hypotheses; 0 if no reference
+        has it.
+    """
+    orders = range(1, max_order + 1)
+    clips = {ngram: 0 for tokens in hypotheses for order in orders for ngram in ngrams(tokens, order)}
+    for tokens in corpus:
+        for order in orders:
+            for ngram, count in Counter(filter(clips.__contains__, ngrams(tokens, order))).items():
+                clips[ngram] = max(clips[ngram], count)
+    return clips
+
+
+def smoothed_precision(matches: int, total: int, order: int, smoothing: str) -> float:
+    """
+    The precision of one n-gram order, in [0, 1].
+
+    "epsilon" and "add_one" are methods 1 and 2 of Chen and Cherry (https://aclanthology.org/W14-3346); the second is
+    that of Lin and Och (https://aclanthology.org/C04-1072).
+    """
+    if smoothing == "add_one" and order > 1:
+        return (matches + 1) / (total + 1)
+    if smoothing == "epsilon" and matches == 0:
+        return EPSILON / total
+    return matches / total
+
+
+def brevity_penalty(length: int, reference_lengths: Collection[int]) -> float:
+    """The factor in [0, 1] for a hypothesis shorter than the reference closest in length, of two the shorter."""
+    closest = min(reference_lengths, key=lambda reference: (abs(reference - length), reference))
+    if length >= closest:
+        return 1.0
+    return math.exp(1 - closest / length) if length else 0.0
+
+
+def sentence_bleu(
+    tokens: list[str],
+    clips: dict[tuple[str, ...], int],
+    reference_lengths: Collection[int],
+    max_order: int,
+    smoothing: str,
+) -> list[float]:
+    """
+    BLEU of one hypothesis at the orders 1 to `max_order`.
+
+    Without a single known token all are 0, whatever the smoothing. A hypothesis shorter than an order has no n-gram of
+    it; that order then counts as one n-gram without a match. Both are what NLTK does.
+
+    Args:
+        tokens (`list[str]`):
+            The hypothesis.
+        clips (`dict[tuple[str, ...], int]`):
+            What `count_clips` returned for hypotheses that include this one.
+        reference_lengths (`Collection[int]`):
+            The distinct lengths of the references, in tokens.
+        max_order (`int`):
+            Longest n-gram counted.
+        smoothing (`str`):
+            One of `SMOOTHINGS`.
+
+    Returns:
+        `list[float]`: `max_order` scores in [0, 1], that of order n at index n - 1.
+    """
+    log_precisions = []
+    for order in range(1, max_order + 1):
+        counts = Counter(ngrams(tokens, order))
+        matches = sum(min(count, clips[ngram]) for ngram, count in counts.items())
+        if order == 1 and matches == 0:
+            return [0.0] * max_order
+        precision = smoothed_precision(matches, max(1, counts.total()), order, smoothing)
+        log_precisions.append(math.log(precision) if precision else -math.inf)
+    penalty = brevity_penalty(len(tokens), reference_lengths)
+    # Weights inside an exact sum, as in NLTK, so that the two agree to the last bit.
+    return [
+        penalty * math.exp(math.fsum(1 / order * value for value in log_precisions[:order]))
+        for order in range(1, max_order + 1)
+    ]
+
+
+class Bleu(evaluate.Metric):
+    """
+    Mean sentence BLEU of hypotheses that all have a whole corpus as their references.
+
+    SeqGAN's measure of real text (https://huggingface.co/papers/1609.05473, Section 5), built on Papineni et al.
+    (https://aclanthology.org/P02-1040). The corpus goes in as `reference_corpus`, because `evaluate` wants
+    `references` to be as many as the predictions.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS_DESCRIPTION,
+            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("string"))}),
+            reference_urls=["https://aclanthology.org/P02-1040", "https://huggingface.co/papers/1609.05473"],
+        )
+
+    # `evaluate` appends _INPUTS_DESCRIPTION to the docstrings of compute, add_batch and add.
+
+    def compute(self, *, predictions=None, reference_corpus=None, max_order=4, smoothing="none") -> dict | None:
+        """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
+        if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 1:
+            raise ValueError(f"`max_order` must be an integer of at least 1, got {max_order!r}.")
+        if smoothing not in SMOOTHINGS:
+            raise ValueError(f"`smoothing` must be one of {', '.join(map(repr, SMOOTHINGS))}, got {smoothing!r}.")
+        corpus = [] if reference_corpus is None else tokenize_all(reference_corpus, "reference_corpus")
+        if not corpus:
+            raise ValueError("`reference_corpus` must hold at least one text; every prediction is scored against all.")
+        if predictions is not None:
+            self.add_batch(predictions=predictions)
+        if self.writer is None:
+            raise ValueError("`predictions` must hold at least one text; the mean over none is undefined.")
+        # Everything was checked above: an error inside super() would leave the lock of the cache file taken.
+        return super().compute(reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
+
+    def add_batch(self, *, predictions) -> None:
+        """Keep hypotheses for `compute`."""
+        tokens = tokenize_all(predictions, "predictions")
+        if tokens:
+            super().add_batch(predictions=tokens)
+
+    def add(self, *, prediction) -> None:
+        """Keep one hypothesis for `compute`."""
+        super().add(prediction=tokenize(prediction, "prediction"))
+
+    def _compute(
+        self, *, predictions: list[list[str]], reference_corpus: list[list[str]], max_order: int, smoothing: str
+    ) -> dict[str, float]:
+        clips = count_clips(predictions, reference_corpus, max_order)
+        reference_lengths = {len(tokens) for tokens in reference_corpus}
+        scores = [sentence_bleu(tokens, clips, reference_lengths, max_order, smoothing) for tokens in predictions]
+        means = [math.fsum(of_order) / len(scores) for of_order in zip(*scores, strict=True)]
+        return {"bleu": means[-1]} | {f"bleu{order}": means[order - 1] for order in range(2, max_order + 1)}
