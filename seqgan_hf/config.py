@@ -1,0 +1,303 @@
+"""Everything a run can be told, and how it is told: Python, flags, or a YAML file with flags on top."""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+REWARDS = ("probability", "logit")
+BASELINES = ("none", "leave_one_out", "group_leave_one_out", "difference")
+REWARD_CONTROLS = ("none", "constant", "shuffled", "random")
+DISCRIMINATOR_DATA = ("same", "held_out", "cross_fit")
+LONG_TEXTS = ("truncate", "error")
+
+
+@dataclass
+class SeqGANConfig(TrainingArguments):
+    """
+    Arguments of [`SeqGANTrainer`], on top of `transformers.TrainingArguments`.
+
+    One step of the Trainer is one update of the generator; `max_steps` counts them. A round is `generator_steps` updates
+    of the generator and then `discriminator_steps` of the discriminator. Each field's `help` is its description.
+
+    Raises:
+        ValueError: If a value is out of its range, or two values contradict each other.
+    """
+
+    # Defaults of TrainingArguments that do not suit this game.
+    learning_rate: float = field(
+        default=1e-5,  # adversarial fine-tuning of a pre-trained model; the paper's LSTM from scratch takes 1e-2
+        metadata={"help": "Learning rate of the generator."},
+    )
+    lr_scheduler_type: str = field(
+        default="constant",  # the authors' code
+        metadata={"help": "Schedule of the generator's learning rate. The game has no end to anneal towards."},
+    )
+    logging_steps: float = field(
+        default=10, metadata={"help": "Log every so many updates of the generator; below 1, a share of all updates."}
+    )
+
+    # Rollouts
+    num_rollouts: int = field(
+        default=16,  # the authors' code, sequence_gan.py
+        metadata={"help": "Monte Carlo rollouts per prefix. Generation time grows linearly with it; at least 1."},
+    )
+    rollout_stride: int = field(
+        default=1,  # the paper: every position
+        metadata={
+            "help": "Estimate the value of every k-th prefix only; the tokens between share the next estimate. "
+            "Generation time falls as 1/k; at least 1."
+        },
+    )
+    rollout_batch_size: int = field(
+        default=512,
+        metadata={"help": "The most rollouts alive at once. It bounds memory, whatever the batch, length and number."},
+    )
+    rollout_update_rate: float = field(
+        default=1.0,  # in the authors' code the rate has no effect: rollouts read the live weights
+        metadata={
+            "help": "Share of the generator's weights that the rollout policy takes over after each update, in (0, 1]. "
+            "1: rollouts are made by the generator itself. The paper's delayed copy with rate 0.8 is 0.2 here."
+        },
+    )
+
+    # Generation
+    max_completion_length: int = field(
+        default=64, metadata={"help": "The most tokens of a completion, EOS included. Real texts are cut at it, too."}
+    )
+    num_generations: int = field(
+        default=1, metadata={"help": "Completions of each prompt. It must divide the batch size per device."}
+    )
+    temperature: float = field(
+        default=1.0, metadata={"help": "Softmax temperature of completions, negatives and rollouts; above 0."}
+    )
+    long_texts: str = field(
+        default="truncate",
+        metadata={
+            "help": "What to do with a real text longer than `max_completion_length`: `truncate` it (without EOS, as a "
+            "generated one that does not end), or stop with an `error` that names the row.",
+            "choices": LONG_TEXTS,
+        },
+    )
+
+    # Rewards, and what the generator minimises
+    reward: str = field(
+        default="probability",  # the paper, Eq. 4
+        metadata={
+            "help": "What a score of the discriminator is worth: `probability` is P(real) in [0, 1], `logit` its "
+            "log-odds, unbounded.",
+            "choices": REWARDS,
+        },
+    )
+    baseline: str = field(
+        default="leave_one_out",  # the paper has `none`, under which any positive reward sharpens the generator
+        metadata={
+            "help": "What is subtracted from a token's reward: `none` (the paper), `leave_one_out` (the mean of the "
+            "other completions of the batch at that position), `group_leave_one_out` (the same over the "
+            "`num_generations` completions of one prompt), `difference` (the value of the prefix before the token).",
+            "choices": BASELINES,
+        },
+    )
+    whiten_advantages: bool = field(
+        default=False, metadata={"help": "Scale the advantages of a batch to mean 0 and standard deviation 1."}
+    )
+    reward_control: str = field(
+        default="none",
+        metadata={
+            "help": "Replace the reward by a control with the same machinery and cost: `constant` (1 everywhere), "
+            "`shuffled` (over the completions of the batch), `random` (uniform noise). A gain that survives is not the "
+            "discriminator's.",
+            "choices": REWARD_CONTROLS,
+        },
+    )
+    beta: float = field(
+        default=0.0, metadata={"help": "Weight of KL(generator || frozen reference) in the loss. 0: no reference kept."}
+    )
+    mle_coef: float = field(
+        default=0.0, metadata={"help": "Weight of the likelihood of real texts in the generator's loss; at least 0."}
+    )
+
+    # The game
+    generator_steps: int = field(
+        default=1,  # the paper's g-steps
+        metadata={"help": "Updates of the generator in a round; at least 1."},
+    )
+    discriminator_steps: int = field(
+        default=5,  # the paper's d-steps
+        metadata={"help": "Fresh sets of negatives in a round, each trained on; 0 keeps the discriminator frozen."},
+    )
+    discriminator_epochs: int = field(
+        default=3,  # the paper's k
+        metadata={"help": "Epochs over each fresh set; at least 1."},
+    )
+    discriminator_warmup_steps: int = field(
+        default=50,  # the authors' code
+        metadata={"help": "Fresh sets that the discriminator is trained on before the first round."},
+    )
+    discriminator_samples: int = field(
+        default=256,  # the paper takes as many as there are real texts, which costs 10,000 completions a set
+        metadata={"help": "Completions, and as many real texts, in one set of the discriminator."},
+    )
+    discriminator_learning_rate: float = field(
+        default=1e-4,  # the paper
+        metadata={"help": "Learning rate of the discriminator (AdamW, constant)."},
+    )
+    discriminator_weight_decay: float = field(
+        default=0.0, metadata={"help": "Weight decay of the discriminator's AdamW."}
+    )
+    discriminator_batch_size: int = field(
+        default=64,  # the paper
+        metadata={"help": "Texts, real and generated together, per update of the discriminator."},
+    )
+    discriminator_data: str = field(
+        default="same",  # the paper
+        metadata={
+            "help": "Which real texts the discriminator learns from: `same` (all, as the generator), `held_out` (a half "
+            "that the generator never learns from), `cross_fit` (two halves: each round the generator's likelihood term "
+            "takes one and the discriminator the other, and they swap).",
+            "choices": DISCRIMINATOR_DATA,
+        },
+    )
+    discriminator_holdout: float = field(
+        default=0.1,
+        metadata={
+            "help": "Share of the discriminator's real texts on which it is tested and never trained, in (0, 0.5]; at "
+            "most 1,000 texts are taken."
+        },
+    )
+    discriminator_accuracy_gate: float | None = field(
+        default=None,
+        metadata={"help": "Skip the discriminator's training on a set while its held-out accuracy is at least this."},
+    )
+
+    # Loading and logging
+    model_init_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Arguments of `from_pretrained` where the generator is an id or a path (JSON)."}
+    )
+    discriminator_init_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "The same for the discriminator (JSON)."}
+    )
+    log_completions: bool = field(
+        default=True, metadata={"help": "Show sample completions with their scores at each log, and keep them on disk."}
+    )
+    num_completions_to_log: int = field(default=4, metadata={"help": "How many of them; at least 1."})
+
+    # Lets TrainingArguments read these from a JSON string on the command line.
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "discriminator_init_kwargs"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in {
+            "reward": REWARDS,
+            "baseline": BASELINES,
+            "reward_control": REWARD_CONTROLS,
+            "discriminator_data": DISCRIMINATOR_DATA,
+            "long_texts": LONG_TEXTS,
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
+        self._check_ranges()
+        self._check_batches()
+
+    def _check_ranges(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be above 0; got {self.temperature}. Greedy decoding has no gradient.")
+        if not 0 < self.rollout_update_rate <= 1:
+            raise ValueError(f"`rollout_update_rate` must be in (0, 1]; got {self.rollout_update_rate}.")
+        if not 0 < self.discriminator_holdout <= 0.5:
+            raise ValueError(f"`discriminator_holdout` must be in (0, 0.5]; got {self.discriminator_holdout}.")
+        gate = self.discriminator_accuracy_gate
+        if gate is not None and not 0.5 <= gate <= 1:
+            raise ValueError(f"`discriminator_accuracy_gate` must be in [0.5, 1] (0.5 is chance); got {gate}.")
+
+    def _check_batches(self) -> None:
+        batch_size = self.per_device_train_batch_size
+        if batch_size % self.num_generations:
+            raise ValueError(
+                f"`per_device_train_batch_size` ({batch_size}) must be a multiple of `num_generations` "
+                f"({self.num_generations}), because a batch holds every completion of its prompts."
+            )
+        if self.baseline == "leave_one_out" and batch_size < 2:
+            raise ValueError(
+                "`baseline='leave_one_out'` compares the completions of a batch, so `per_device_train_batch_size` must "
+                f"be at least 2; got {batch_size}."
+            )
+        if self.baseline == "group_leave_one_out" and self.num_generations < 2:
+            raise ValueError(
+                "`baseline='group_leave_one_out'` compares the completions of one prompt, so `num_generations` must be "
+                f"at least 2; got {self.num_generations}."
+            )
+
+
+_LEAST: dict[str, float] = {
+    "num_rollouts": 1,
+    "rollout_stride": 1,
+    "rollout_batch_size": 1,
+    "max_completion_length": 1,
+    "num_generations": 1,
+    "beta": 0,
+    "mle_coef": 0,
+    "generator_steps": 1,
+    "discriminator_steps": 0,
+    "discriminator_epochs": 1,
+    "discriminator_warmup_steps": 0,
+    "discriminator_samples": 1,
+    "discriminator_batch_size": 2,
+    "num_completions_to_log": 1,
+}
+
+
+def parse_config(
+    config_classes: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+) -> tuple[Any, ...]:
+    """
+    Read dataclasses from the command line: flags, or a YAML file first and flags over it.
+
+    Args:
+        config_classes (`Sequence[type]`): The dataclasses to fill, such as `(RecipeArguments, SeqGANConfig)`.
+        argv (`Sequence[str]`, *optional*): The arguments; `sys.argv[1:]` by default. If the first ends in `.yaml` or
+            `.yml` it is a file of `field: value` lines.
+        description (`str`, *optional*): Shown by `--help`.
+
+    Returns:
+        `tuple`: one instance of each class, in order.
+
+    Raises:
+        ValueError: If the YAML file is no mapping, or has a key that no class has; the nearest valid key is named.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        argv = _flags_from_yaml(Path(argv[0]), config_classes) + argv[1:]
+    parser = HfArgumentParser(list(config_classes), description=description, allow_abbrev=False)
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
+    """Turn a YAML file into flags, so that both go through one parser: `1e-4` is text to YAML and a number here."""
+    if not path.is_file():
+        raise ValueError(f"There is no configuration file {path}. Pass the path of a YAML file, or flags alone.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold `field: value` lines; got a {type(values).__name__}.")
+    known = [f.name for config_class in config_classes for f in dataclasses.fields(config_class) if f.init]
+    flags: list[str] = []
+    for key, value in values.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path} has an unknown key `{key}`. Did you mean `{nearest}`? See --help for all keys.")
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    return flags

@@ -1,0 +1,325 @@
+"""`Discriminator`: a sequence classifier, its tokenizer and its optimizer; it scores, learns and is tested."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .completions import Completions
+
+logger = logging.get_logger(__name__)
+
+GENERATED, REAL = 0, 1
+LABELS = {GENERATED: "generated", REAL: "real"}
+
+
+class Discriminator:
+    """
+    D of the game: tells real texts from generated ones.
+
+    It reads the generator's token ids where both share one tokenizer, and decoded, re-encoded text otherwise. Real and
+    generated texts take the same way, so it sees the same surface of both: no start token, the same padding, an EOS where
+    the text ends.
+
+    Args:
+        model (`PreTrainedModel`): Any `AutoModelForSequenceClassification` with two labels.
+        generator_processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The discriminator's own. `None`: it reads the
+            generator's ids.
+        reads_prompt (`bool`): Whether prompts stand before the completions it reads; off where all texts share one
+            start token, which says nothing.
+        pad_token_id (`int`): The generator's padding token.
+        generator_vocab_size (`int`): The ids that the generator can write.
+        learning_rate (`float`): Of AdamW, constant.
+        weight_decay (`float`): Of AdamW.
+        batch_size (`int`): Texts per update, real and generated together.
+        max_grad_norm (`float`): Gradients are clipped to this norm; 0: never.
+        score_batch_size (`int`): Texts scored at once.
+
+    Raises:
+        ValueError: If the model has not two labels, or cannot read what the generator writes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        generator_processing_class: PreTrainedTokenizerBase | None,
+        processing_class: PreTrainedTokenizerBase | None,
+        reads_prompt: bool,
+        pad_token_id: int,
+        generator_vocab_size: int,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        batch_size: int = 64,
+        max_grad_norm: float = 1.0,
+        score_batch_size: int = 512,
+    ) -> None:
+        if model.config.num_labels != 2:
+            raise ValueError(
+                f"The discriminator must have two labels, generated and real; got {model.config.num_labels}. Load it "
+                "with `num_labels=2`."
+            )
+        self.model = model
+        self.generator_processing_class = generator_processing_class
+        self.processing_class = _own_tokenizer(
+            model, generator_processing_class, processing_class, generator_vocab_size
+        )
+        self.reads_prompt = reads_prompt
+        self.batch_size = batch_size
+        self.max_grad_norm = max_grad_norm
+        self.score_batch_size = score_batch_size
+        self.autocast: Callable[[], AbstractContextManager] = nullcontext
+        model.config.id2label = dict(LABELS)
+        model.config.label2id = {label: index for index, label in LABELS.items()}
+        own_pad = getattr(self.processing_class, "pad_token_id", None)
+        if model.config.pad_token_id is None:
+            # Classifiers on decoders find the last token of a text by it.
+            model.config.pad_token_id = own_pad if own_pad is not None else pad_token_id
+        self.pad_token_id = model.config.pad_token_id
+        if self.processing_class is not None and own_pad is None:
+            self.processing_class.pad_token = self.processing_class.eos_token
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            fused=fused,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def encode(self, texts: Completions) -> dict[str, torch.Tensor]:
+        """
+        Turn texts into what the model reads.
+
+        Args:
+            texts (`Completions`): Real or generated.
+
+        Returns:
+            `dict`: `input_ids` and `attention_mask` of shape `(batch_size, longest)`, right-padded, on the model's
+            device, and whatever else its tokenizer gives.
+        """
+        ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
+        if self.processing_class is None:
+            return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        strings = self.decode(texts)
+        encoded = self.processing_class(
+            strings, padding=True, padding_side="right", truncation=True, max_length=self.context_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        return {name: tensor.to(self.device) for name, tensor in encoded.items()}
+
+    def decode(self, texts: Completions) -> list[str]:
+        """Return the texts as strings, without special tokens (or as numbers, where there is no tokenizer)."""
+        ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
+        rows = [row[: int(length)].tolist() for row, length in zip(ids, mask.sum(dim=1), strict=True)]
+        if self.generator_processing_class is None:
+            return [" ".join(map(str, row)) for row in rows]
+        return self.generator_processing_class.batch_decode(
+            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens the model reads; `None`: no limit."""
+        return context_length(self.model, self.processing_class)
+
+    def logits(self, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log-odds of real against generated, a `torch.Tensor` of shape `(batch_size,)`."""
+        with self.autocast():
+            logits = self.model(**encoded).logits.float()
+        return logits[:, REAL] - logits[:, GENERATED]
+
+    @torch.no_grad()
+    def score(self, texts: Completions) -> torch.Tensor:
+        """
+        Judge finished texts. Dropout is off.
+
+        Args:
+            texts (`Completions`): Real or generated.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size,)`: log-odds that a text is real; their sigmoid is P(real).
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            parts = []
+            for start in range(0, len(texts), self.score_batch_size):
+                encoded = self.encode(texts.select(slice(start, start + self.score_batch_size)))
+                parts.append(self.logits(encoded))
+            return torch.cat(parts)
+        finally:
+            self.model.train(was_training)
+
+    def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
+        """
+        Learn from one set of real and generated texts by cross-entropy: Algorithm 1, line 13
+        (https://huggingface.co/papers/1609.05473).
+
+        Args:
+            real (`Completions`): Real texts.
+            generated (`Completions`): Fresh completions.
+            epochs (`int`): Over the set.
+            seed (`int`): Of the order and the dropout, on random states of their own: the generator's samples do not
+                depend on how the discriminator was trained.
+
+        Returns:
+            `dict`: `loss`, `accuracy_real` and `accuracy_generated` on the texts trained on, averaged over the updates.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; the weights are as before that update.
+        """
+        self.model.train()
+        batches = [self.encode(real), self.encode(generated)]
+        labels = torch.cat([torch.full((len(real),), REAL), torch.full((len(generated),), GENERATED)])
+        labels = labels.to(self.device)
+        inputs = _concatenate(batches, self.pad_token_id)
+        order = torch.Generator().manual_seed(seed)
+        losses, correct = [], []
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            for _ in range(epochs):
+                for index in torch.randperm(len(labels), generator=order).split(self.batch_size):
+                    index = index.to(self.device)
+                    logits = self.logits(_trim({name: tensor[index] for name, tensor in inputs.items()}))
+                    losses.append(self._step(logits, labels[index]))
+                    correct.append(torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL]))
+        self.model.eval()
+        is_correct, is_real = torch.cat(correct, dim=1)
+        return {
+            "loss": torch.stack(losses).mean().item(),
+            "accuracy_real": is_correct[is_real].float().mean().item(),
+            "accuracy_generated": is_correct[~is_real].float().mean().item(),
+        }
+
+    def _step(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The discriminator's loss is {loss.item()}. Its weights are as before this update. Lower "
+                "`discriminator_learning_rate`, or check the real texts."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def evaluate(self, real: Completions, generated: Completions) -> dict[str, float]:
+        """
+        Test on texts that were not trained on.
+
+        Args:
+            real (`Completions`): Held-out real texts.
+            generated (`Completions`): Completions not yet trained on.
+
+        Returns:
+            `dict`: `accuracy_real`, `accuracy_generated`, their mean `accuracy` and `auc`, all in [0, 1]; 0.5 is chance
+            for the last two.
+        """
+        real_scores, generated_scores = self.score(real), self.score(generated)
+        accuracy_real = (real_scores > 0).float().mean().item()
+        accuracy_generated = (generated_scores <= 0).float().mean().item()
+        return {
+            "accuracy_real": accuracy_real,
+            "accuracy_generated": accuracy_generated,
+            "accuracy": (accuracy_real + accuracy_generated) / 2,
+            "auc": area_under_curve(real_scores, generated_scores),
+        }
+
+    def save(self, output_dir: str | Path) -> None:
+        """Write the model and the tokenizer of the texts it reads, loadable by the Auto classes."""
+        self.model.save_pretrained(output_dir)
+        tokenizer = self.processing_class or self.generator_processing_class
+        if tokenizer is not None:
+            tokenizer.save_pretrained(output_dir)
+
+    def load(self, directory: str | Path) -> None:
+        """Read weights that [`save`] wrote, for the model in place."""
+        saved = type(self.model).from_pretrained(directory, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+
+
+def area_under_curve(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float:
+    """
+    Probability that a real text scores above a generated one, ties counting half.
+
+    Args:
+        real_scores (`torch.Tensor` of shape `(num_real,)`): Any scores.
+        generated_scores (`torch.Tensor` of shape `(num_generated,)`): Scores of the same kind.
+
+    Returns:
+        `float` in [0, 1]; 0.5 is chance.
+    """
+    ordered = generated_scores.sort().values
+    below = torch.searchsorted(ordered, real_scores, right=False)
+    not_above = torch.searchsorted(ordered, real_scores, right=True)
+    return ((below + not_above).double().mean() / (2 * len(generated_scores))).item()
+
+
+def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase | None = None) -> int | None:
+    """
+    Return the most tokens a network reads at once, special tokens included.
+
+    Args:
+        model (`PreTrainedModel`): With a `config`.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): Its tokenizer, whose own limit holds, too.
+
+    Returns:
+        `int`, or `None` if nothing limits it.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and "roberta" in model.config.model_type:
+        # RoBERTa and its kin number positions from the padding id on.
+        positions -= (model.config.pad_token_id or 0) + 1
+    limits = [limit for limit in (positions, getattr(processing_class, "model_max_length", None)) if limit]
+    return min(limits, default=None)
+
+
+def _own_tokenizer(
+    model: PreTrainedModel,
+    generator_tokenizer: PreTrainedTokenizerBase | None,
+    own_tokenizer: PreTrainedTokenizerBase | None,
+    generator_vocab_size: int,
+) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer to re-encode with, or `None` where the generator's ids can be read as they are."""
+    if own_tokenizer is not None and generator_tokenizer is None:
+        raise ValueError(
+            "The discriminator has a tokenizer of its own, so the generator's texts must be decoded for it, but the "
+            "generator has none. Pass the generator's tokenizer as `processing_class`."
+        )
+    if own_tokenizer is not None and own_tokenizer.get_vocab() != generator_tokenizer.get_vocab():
+        return own_tokenizer
+    vocab_size = model.get_input_embeddings().num_embeddings
+    if vocab_size < generator_vocab_size:
+        raise ValueError(
+            f"The discriminator would read the generator's token ids, but it knows {vocab_size} tokens and the generator "
+            f"writes {generator_vocab_size}. Pass the discriminator's own tokenizer as `discriminator_processing_class`, "
+            "so that texts are re-encoded, or a discriminator with the generator's vocabulary."
+        )
+    return None
+
+
+def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+
+    def pad(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        value = pad_token_id if name == "input_ids" else 0
+        return nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=value)
+
+    return {name: torch.cat([pad(name, batch[name]) for batch in batches]) for name in batches[0]}
+
+
+def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    longest = max(int(inputs["attention_mask"].sum(dim=1).max()), 1)
+    return {name: tensor[:, :longest] for name, tensor in inputs.items()}
