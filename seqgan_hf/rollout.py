@@ -62,7 +62,9 @@ def rollout(
         `Rollouts`: a chunk as soon as it is finished.
     """
     prefix_length, row, number = _forks(completions, num_rollouts, stride, from_prompt)
-    at_once = batch_size or max(len(row), 1)
+    if len(row) == 0:
+        return
+    at_once = batch_size or len(row)
     forced_ids = _pad_to(completions.completion_ids, generation_config.max_new_tokens, generation_config.pad_token_id)
     chunks = zip(prefix_length.split(at_once), row.split(at_once), number.split(at_once), strict=True)
     for chunk_length, chunk_row, chunk_number in chunks:

@@ -1,0 +1,17 @@
+"""Adversarial fine-tuning of causal language models: SeqGAN for the Hugging Face stack."""
+
+from .config import SeqGANConfig, parse_config
+from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from .trainer import SeqGANTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LSTMConfig",
+    "LSTMForCausalLM",
+    "SeqGANConfig",
+    "SeqGANTrainer",
+    "TextCNNConfig",
+    "TextCNNForSequenceClassification",
+    "parse_config",
+]

@@ -1,0 +1,90 @@
+"""Tiny models, built from configs once and handed out as copies; nothing here touches a network."""
+
+import copy
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+VOCAB_SIZE = 23
+PAD, BOS, EOS = 0, 1, 2
+SPECIAL = {"vocab_size": VOCAB_SIZE, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+_ATTENTION = {
+    **SPECIAL, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64, "initializer_range": 0.5,
+}  # fmt: skip
+_ENCODER = {
+    "vocab_size": VOCAB_SIZE, "pad_token_id": PAD, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+
+# A wide initialisation makes the next-token distributions far from uniform, so that a wrong position or mask shows.
+GENERATORS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(**SPECIAL, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.5)
+    ),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_ATTENTION)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_ATTENTION, head_dim=8)),
+    "mistral_sliding": lambda: MistralForCausalLM(MistralConfig(**_ATTENTION, sliding_window=4)),
+    "mamba": lambda: MambaForCausalLM(
+        MambaConfig(**SPECIAL, hidden_size=16, state_size=4, num_hidden_layers=2, initializer_range=0.5)
+    ),
+    "lstm": lambda: LSTMForCausalLM(LSTMConfig(**SPECIAL, num_hidden_layers=2, initializer_range=0.7)),
+}
+DISCRIMINATORS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: BertForSequenceClassification(BertConfig(**_ENCODER)),
+    "distilbert": lambda: DistilBertForSequenceClassification(
+        DistilBertConfig(
+            vocab_size=VOCAB_SIZE, pad_token_id=PAD, dim=16, hidden_dim=32, n_layers=1, n_heads=2,
+            max_position_embeddings=64,
+        )
+    ),
+    "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**{**_ENCODER, "pad_token_id": PAD})),
+    "cnn": lambda: TextCNNForSequenceClassification(
+        TextCNNConfig(vocab_size=VOCAB_SIZE, pad_token_id=PAD, filter_sizes=(1, 2, 3), num_filters=(8, 8, 8))
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def _models() -> dict[str, PreTrainedModel]:
+    models = {}
+    for name, build in {**GENERATORS, **DISCRIMINATORS}.items():
+        torch.manual_seed(0)
+        models[name] = build().eval()
+    return models
+
+
+@pytest.fixture
+def tiny_model(_models: dict[str, PreTrainedModel]) -> Callable[[str], PreTrainedModel]:
+    """Return a function from a name in GENERATORS or DISCRIMINATORS to a fresh copy of that model."""
+    return lambda name: copy.deepcopy(_models[name])
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
