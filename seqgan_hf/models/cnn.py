@@ -1,0 +1,260 @@
+"""
+The discriminator of SeqGAN, a convolutional text classifier, as a Hugging Face sequence classifier.
+
+This file travels with every saved model (`trust_remote_code=True`), so it imports torch and transformers only.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils.generic import can_return_tuple
+
+# The authors' code draws convolutions and output layer from a normal distribution of this width, cut at two
+# standard deviations, and sets their biases to the same value.
+_INITIAL_STD = 0.1
+_INITIAL_BIAS = 0.1
+_INITIAL_GATE_BIAS = -2.0  # the highway layer starts by passing its input through
+
+
+class TextCNNConfig(PreTrainedConfig):
+    """
+    Shape of a [`TextCNNForSequenceClassification`].
+
+    The defaults are SeqGAN's discriminator for texts of 20 tokens (https://huggingface.co/papers/1609.05473).
+
+    Args:
+        vocab_size (`int`, *optional*, defaults to 5000):
+            Number of tokens; at least 1.
+        embedding_size (`int`, *optional*, defaults to 64):
+            Width of the token embeddings; at least 1.
+        filter_sizes (`tuple[int, ...]`, *optional*, defaults to 1 to 10, 15 and 20):
+            Widths of the convolutions, in tokens; each at least 1.
+        num_filters (`tuple[int, ...]`, *optional*, defaults to 1,720 filters in all):
+            Number of filters of each width; as many numbers as `filter_sizes`, each at least 1.
+        num_highway_layers (`int`, *optional*, defaults to 1):
+            Highway layers after pooling; at least 0.
+        dropout (`float`, *optional*, defaults to 0.25):
+            Dropout before the output layer, in [0, 1).
+        pad_token_id (`int`, *optional*):
+            Tokens that a missing attention mask is derived from. `None`: without a mask, every token counts.
+        num_labels (`int`, *optional*, defaults to 2):
+            Number of classes. Two are named generated (0) and real (1) unless `id2label` says otherwise.
+
+    Raises:
+        ValueError: If a number is outside its range, or `filter_sizes` and `num_filters` differ in length.
+    """
+
+    model_type = "seqgan_textcnn"
+
+    vocab_size: int = 5000
+    embedding_size: int = 64
+    filter_sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
+    num_filters: tuple[int, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
+    num_highway_layers: int = 1
+    dropout: float = 0.25
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.filter_sizes = tuple(self.filter_sizes)  # JSON gives lists
+        self.num_filters = tuple(self.num_filters)
+        for name in ("vocab_size", "embedding_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if len(self.filter_sizes) != len(self.num_filters) or not self.filter_sizes:
+            raise ValueError(
+                "`filter_sizes` and `num_filters` must have the same length, at least 1: one number of filters per "
+                f"width. Got {len(self.filter_sizes)} and {len(self.num_filters)}."
+            )
+        for name in ("filter_sizes", "num_filters"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"Every value of `{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.num_highway_layers < 0:
+            raise ValueError(f"`num_highway_layers` must be at least 0, got {self.num_highway_layers}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), got {self.dropout}.")
+        if self.id2label is None and kwargs.get("num_labels") in (None, 2):
+            self.id2label = {0: "generated", 1: "real"}
+            self.label2id = {"generated": 0, "real": 1}
+        super().__post_init__(**kwargs)
+
+
+class TextCNNHighway(nn.Module):
+    """
+    One highway layer: a gate blends its input with a ReLU transform of it (https://huggingface.co/papers/1505.00387).
+
+    Args:
+        size (`int`):
+            Width of input and output.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.transform = nn.Linear(size, size)
+        self.gate = nn.Linear(size, size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map `(batch_size, size)` to `(batch_size, size)`."""
+        gate = self.gate(features).sigmoid()
+        return gate * self.transform(features).relu() + (1 - gate) * features
+
+
+class TextCNNForSequenceClassification(PreTrainedModel):
+    """
+    Convolutions of several widths, maximum over time, highway and a linear head: the discriminator of SeqGAN
+    (https://huggingface.co/papers/1609.05473, Eq. 11 to 13).
+
+    A window of width w that starts at token i counts if i + w <= max(length, w), length being the number of real
+    tokens of its row; embeddings of padding are zero. So more padding changes nothing, on either side, texts shorter
+    than the widest filter work, and a batch without padding gets the convolution of the paper.
+
+    Args:
+        config ([`TextCNNConfig`]):
+            Shape of the model.
+    """
+
+    config: TextCNNConfig
+    config_class = TextCNNConfig
+
+    def __init__(self, config: TextCNNConfig) -> None:
+        super().__init__(config)
+        self.embeddings: nn.Module = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.embedding_size, num_filters, filter_size)
+            for filter_size, num_filters in zip(config.filter_sizes, config.num_filters, strict=True)
+        )
+        num_features = sum(config.num_filters)
+        self.highway = nn.Sequential(*(TextCNNHighway(num_features) for _ in range(config.num_highway_layers)))
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(num_features, config.num_labels or 2)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -1.0, 1.0)
+        elif isinstance(module, (nn.Conv1d, nn.Linear)) and module.bias is not None:
+            if isinstance(module, nn.Conv1d) or module is self.classifier:
+                init.trunc_normal_(module.weight, std=_INITIAL_STD, a=-2 * _INITIAL_STD, b=2 * _INITIAL_STD)
+                init.constant_(module.bias, _INITIAL_BIAS)
+            else:
+                # Told apart here: a parameter is drawn once, so the TextCNNHighway visited later cannot redraw it.
+                is_gate = any(module is layer.gate for layer in self.highway)
+                init.xavier_uniform_(module.weight)
+                init.constant_(module.bias, _INITIAL_GATE_BIAS if is_gate else 0.0)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        """
+        One logit per label, and the cross-entropy if `labels` are given.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Token ids, in [0, vocab_size). Either these or `inputs_embeds`.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 where a token counts, in any pattern. If omitted, 0 at `config.pad_token_id`, if that is set.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, embedding_size)`, *optional*):
+                Embeddings to read instead of `input_ids`; without a mask, all of them count.
+            labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Class indices, 0 generated and 1 real by default; -100 is ignored.
+            kwargs:
+                `num_items_in_batch` divides the summed loss, for gradient accumulation; the rest is ignored.
+
+        Returns:
+            [`~transformers.modeling_outputs.SequenceClassifierOutput`]: `logits` of shape `(batch_size, num_labels)`,
+            and `loss` if `labels` are given.
+
+        Raises:
+            ValueError: If not exactly one of `input_ids` and `inputs_embeds` is given, if the mask does not fit, or
+                if `labels` are given to a model with one label.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
+        embeddings = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
+            attention_mask = input_ids != self.config.pad_token_id
+
+        lengths = None
+        if attention_mask is not None:
+            if attention_mask.shape != embeddings.shape[:2]:
+                raise ValueError(
+                    f"`attention_mask` must have shape {tuple(embeddings.shape[:2])} to match the input, got "
+                    f"{tuple(attention_mask.shape)}."
+                )
+            is_real = attention_mask != 0
+            lengths = is_real.sum(dim=1)
+            embeddings = _left_align(embeddings, is_real)
+
+        features = self._pool_windows(embeddings, lengths)
+        logits = self.classifier(self.dropout(self.highway(features)))
+        loss = None if labels is None else self._cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _pool_windows(self, embeddings: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        """
+        The highest activation of each filter in each row.
+
+        Args:
+            embeddings (`torch.Tensor` of shape `(batch_size, sequence_length, embedding_size)`):
+                Real tokens first, zeros after them.
+            lengths (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Number of real tokens of each row, at least 0. `None`: all of them.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, sum(num_filters))`, at least 0.
+        """
+        sequence_length = embeddings.shape[1]
+        channels_first = embeddings.transpose(1, 2)
+        pooled = []
+        for width, convolution in zip(self.config.filter_sizes, self.convolutions, strict=True):
+            activations = convolution(F.pad(channels_first, (0, max(width - sequence_length, 0))))
+            if lengths is not None:
+                starts = torch.arange(activations.shape[-1], device=activations.device)
+                # Start 0 always counts, so that no row is without a window.
+                last_start = (lengths - width).clamp(min=0).to(activations.device)
+                activations = activations.masked_fill((starts > last_start.unsqueeze(1)).unsqueeze(1), -torch.inf)
+            pooled.append(activations.amax(dim=-1))
+        return torch.cat(pooled, dim=1).relu()
+
+    def _cross_entropy(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        # The loss of transformers would write `config.problem_type`, and so change every later call and checkpoint.
+        if logits.shape[-1] < 2:
+            raise ValueError("`labels` need a model with `num_labels` of at least 2, got 1: its cross-entropy is 0.")
+        labels = labels.to(logits.device)
+        if num_items_in_batch is None:
+            return F.cross_entropy(logits.float(), labels)
+        return F.cross_entropy(logits.float(), labels, reduction="sum") / num_items_in_batch
+
+
+def _left_align(embeddings: torch.Tensor, is_real: torch.Tensor) -> torch.Tensor:
+    """Move the real tokens of each row to its front, in their order, and put zeros after them; shapes are kept."""
+    has_gap = (is_real[:, 1:] & ~is_real[:, :-1]).any()
+    if has_gap:
+        real_first = (~is_real).long().argsort(dim=1, stable=True)
+        embeddings = embeddings.gather(1, real_first.unsqueeze(-1).expand_as(embeddings))
+        is_real = is_real.gather(1, real_first)
+    return embeddings.masked_fill(~is_real.unsqueeze(-1), 0.0)
+
+
+__all__ = ["TextCNNConfig", "TextCNNForSequenceClassification"]

@@ -1,0 +1,320 @@
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from seqgan_hf.models import TextCNNConfig, TextCNNForSequenceClassification
+from seqgan_hf.models import cnn as cnn_module
+
+VOCAB_SIZE, PAD = 13, 0
+
+
+def build(**arguments) -> TextCNNForSequenceClassification:
+    torch.manual_seed(0)
+    arguments = {
+        "vocab_size": VOCAB_SIZE,
+        "embedding_size": 6,
+        "filter_sizes": (1, 2, 3, 7),
+        "num_filters": (3, 4, 5, 2),
+    } | arguments
+    return TextCNNForSequenceClassification(TextCNNConfig(**arguments)).eval()
+
+
+@pytest.fixture
+def model() -> TextCNNForSequenceClassification:
+    return build()
+
+
+@pytest.fixture
+def sums() -> TextCNNForSequenceClassification:
+    """Logit 0 is the highest sum of 1, logit 1 of 2 neighbouring token ids: every number can be checked by hand."""
+    model = build(
+        vocab_size=10, embedding_size=1, filter_sizes=(1, 2), num_filters=(1, 1), num_highway_layers=0, dropout=0.0
+    )
+    with torch.no_grad():
+        model.embeddings.weight.copy_(torch.arange(10.0).unsqueeze(1))
+        for convolution in model.convolutions:
+            convolution.weight.fill_(1.0)
+            convolution.bias.zero_()
+        model.classifier.weight.copy_(torch.eye(2))
+        model.classifier.bias.zero_()
+    return model
+
+
+def test_default_config_is_the_discriminator_of_the_paper():
+    config = TextCNNConfig()
+    assert config.filter_sizes == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20)
+    assert sum(config.num_filters) == 1720
+    assert (config.embedding_size, config.num_highway_layers, config.dropout) == (64, 1, 0.25)
+
+
+def test_two_labels_are_generated_and_real():
+    config = TextCNNConfig()
+    assert config.id2label == {0: "generated", 1: "real"}
+    assert config.label2id == {"generated": 0, "real": 1}
+    assert TextCNNConfig(num_labels=2).id2label == {0: "generated", 1: "real"}
+
+
+def test_other_labels_are_kept():
+    assert TextCNNConfig(num_labels=3).num_labels == 3
+    assert TextCNNConfig(id2label={0: "ham", 1: "spam"}).id2label == {0: "ham", 1: "spam"}
+    assert build(num_labels=3)(torch.tensor([[1, 2]])).logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"vocab_size": 0}, "`vocab_size` must be at least 1, got 0."),
+        ({"embedding_size": 0}, "`embedding_size` must be at least 1, got 0."),
+        (
+            {"filter_sizes": (1, 2), "num_filters": (10,)},
+            (
+                "`filter_sizes` and `num_filters` must have the same length, at least 1: one number of filters per "
+                "width. Got 2 and 1."
+            ),
+        ),
+        (
+            {"filter_sizes": (), "num_filters": ()},
+            (
+                "`filter_sizes` and `num_filters` must have the same length, at least 1: one number of filters per "
+                "width. Got 0 and 0."
+            ),
+        ),
+        (
+            {"filter_sizes": (1, 0), "num_filters": (1, 1)},
+            "Every value of `filter_sizes` must be at least 1, got (1, 0).",
+        ),
+        (
+            {"filter_sizes": (1, 2), "num_filters": (0, 1)},
+            "Every value of `num_filters` must be at least 1, got (0, 1).",
+        ),
+        ({"num_highway_layers": -1}, "`num_highway_layers` must be at least 0, got -1."),
+        ({"dropout": 1.0}, "`dropout` must lie in [0, 1), got 1.0."),
+    ],
+)
+def test_config_rejects_bad_values(arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TextCNNConfig(**arguments)
+
+
+def test_weights_start_as_in_the_paper():
+    model = build(vocab_size=500, embedding_size=16, filter_sizes=(1, 4), num_filters=(50, 50), num_labels=20)
+    embedding = model.embeddings.weight
+    assert -1 <= embedding.min() < -0.99 and 0.99 < embedding.max() <= 1
+    assert embedding.std().item() == pytest.approx(3**-0.5, rel=0.05)
+    for layer in (*model.convolutions, model.classifier):
+        # A normal distribution cut at two standard deviations keeps 0.88 of its width.
+        assert layer.weight.std().item() == pytest.approx(0.088, rel=0.1)
+        assert 0.18 < layer.weight.abs().max() <= 0.2
+        assert torch.equal(layer.bias, torch.full_like(layer.bias, 0.1))
+    highway = model.highway[0]
+    assert torch.equal(highway.gate.bias, torch.full_like(highway.gate.bias, -2.0))
+    assert not highway.transform.bias.any()
+    for layer in (highway.gate, highway.transform):
+        assert layer.weight.std().item() == pytest.approx(0.1, rel=0.1)  # Glorot: sqrt(2 / (100 + 100))
+
+
+def test_auto_classes_build_it_from_a_config():
+    config = AutoConfig.for_model("seqgan_textcnn", vocab_size=7, filter_sizes=[2], num_filters=[3])
+    assert type(config) is TextCNNConfig
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert type(model) is TextCNNForSequenceClassification
+    assert model(torch.tensor([[1, 2]])).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "expected"),
+    [
+        ([3, 1, 4, 2], [1, 1, 1, 1], [4, 6]),  # windows 3+1, 1+4, 4+2
+        ([3, 1, 9, 9], [1, 1, 0, 0], [3, 4]),  # 1+padding does not count
+        ([3, 9, 9, 9], [1, 0, 0, 0], [3, 3]),  # shorter than the window: 3+zero counts
+        ([9, 9, 1, 3], [0, 0, 1, 1], [3, 4]),  # padded on the left
+        ([3, 9, 1, 9], [1, 0, 1, 0], [3, 4]),  # the real tokens become neighbours
+        ([9, 9, 9, 9], [0, 0, 0, 0], [0, 0]),  # nothing but padding
+    ],
+)
+def test_window_rule_by_hand(sums, ids, mask, expected):
+    filler = torch.tensor([9, 9, 9, 9])  # a full row beside it must not matter
+    output = sums(torch.stack([torch.tensor(ids), filler]), attention_mask=torch.tensor([mask, [1, 1, 1, 1]]))
+    assert output.logits.tolist() == [expected, [9, 18]]
+
+
+def test_window_at_the_end_of_a_padded_row_does_not_count(sums):
+    """With a negative bias on the ids, a window half over padding would beat every full one."""
+    with torch.no_grad():
+        sums.embeddings.weight.sub_(8)  # ids 1 to 3 become -7 to -5, still less than padding's 0
+        for convolution in sums.convolutions:
+            convolution.bias.fill_(20.0)
+    logits = sums(torch.tensor([[3, 1, 0, 0]]), attention_mask=torch.tensor([[1, 1, 0, 0]])).logits
+    assert logits.tolist() == [[20 - 5, 20 - 5 - 7]]
+
+
+def test_features_are_never_negative(sums):
+    with torch.no_grad():
+        for convolution in sums.convolutions:
+            convolution.bias.fill_(-4.0)
+    assert sums(torch.tensor([[3, 1, 2]])).logits.tolist() == [[0, 0]]  # ReLU of 3 - 4 and 3 + 1 - 4
+
+
+def test_full_rows_get_the_valid_convolution_of_the_paper(model):
+    ids = torch.randint(VOCAB_SIZE, (4, 9), generator=torch.Generator().manual_seed(1))
+    channels = model.embeddings(ids).transpose(1, 2)
+    pooled = [F.relu(F.conv1d(channels, conv.weight, conv.bias)).amax(-1) for conv in model.convolutions]
+    features = torch.cat(pooled, dim=1)
+    highway = model.highway[0]
+    gate = torch.sigmoid(highway.gate(features))
+    features = gate * F.relu(highway.transform(features)) + (1 - gate) * features
+    expected = model.classifier(features)
+    torch.testing.assert_close(model(ids).logits, expected)
+    torch.testing.assert_close(model(ids, attention_mask=torch.ones_like(ids)).logits, expected)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 7, 9])
+@pytest.mark.parametrize("filler", [PAD, 12])
+def test_padding_on_either_side_changes_nothing(model, length, filler):
+    """Lengths below, at and above the widest filter, 7."""
+    ids = torch.randint(1, VOCAB_SIZE, (3, length), generator=torch.Generator().manual_seed(1))
+    expected = model(ids).logits
+    for left, right in [(0, 1), (0, 10), (1, 0), (10, 0), (3, 4)]:
+        padded = F.pad(ids, (left, right), value=filler)
+        mask = F.pad(torch.ones_like(ids), (left, right))
+        torch.testing.assert_close(model(padded, attention_mask=mask).logits, expected)
+
+
+def test_ragged_batch_equals_its_rows(model):
+    rows = [[5, 7], [3, 9, 2, 11, 4, 8, 1, 2, 2], [4], [6, 6, 1, 2, 3, 4, 5]]
+    ids = torch.tensor([row + [PAD] * (9 - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (9 - len(row)) for row in rows])
+    expected = torch.cat([model(torch.tensor([row])).logits for row in rows])
+    torch.testing.assert_close(model(ids, attention_mask=mask).logits, expected)
+
+
+def test_missing_mask_comes_from_the_pad_token():
+    ids = torch.tensor([[5, 7, PAD, PAD]])
+    mask = torch.tensor([[1, 1, 0, 0]])
+    without, with_pad = build(), build(pad_token_id=PAD)
+    assert torch.equal(with_pad(ids).logits, with_pad(ids, attention_mask=mask).logits)
+    assert torch.equal(without(ids).logits, without(ids, attention_mask=torch.ones_like(ids)).logits)
+    assert not torch.allclose(without(ids).logits, with_pad(ids).logits)
+    assert torch.equal(with_pad(ids, attention_mask=torch.ones_like(ids)).logits, without(ids).logits)
+
+
+def test_rows_without_tokens_are_finite_and_alike(model):
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    output = model(ids, attention_mask=torch.tensor([[0, 0, 0], [1, 1, 0], [0, 0, 0]]), labels=torch.tensor([0, 1, 1]))
+    assert torch.isfinite(output.logits).all()
+    assert torch.equal(output.logits[0], output.logits[2])
+    output.loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_embeddings_can_replace_ids(model):
+    ids = torch.tensor([[5, 7, 3], [2, 2, 4]])
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    embeds = model.get_input_embeddings()(ids)
+    assert torch.equal(model(inputs_embeds=embeds, attention_mask=mask).logits, model(ids, attention_mask=mask).logits)
+
+
+def test_loss_is_cross_entropy_and_leaves_the_config_alone(model):
+    ids, labels = torch.tensor([[5, 7, 3], [2, 2, 4], [1, 1, 1]]), torch.tensor([1, 0, -100])
+    log_probs = model(ids).logits.log_softmax(-1)
+    total = -(log_probs[0, 1] + log_probs[1, 0])
+    torch.testing.assert_close(model(ids, labels=labels).loss, total / 2)
+    torch.testing.assert_close(model(ids, labels=labels, num_items_in_batch=torch.tensor(8)).loss, total / 8)
+    assert model.config.problem_type is None
+
+
+def test_gradient_reaches_every_parameter():
+    # Many filters: with few, ReLU may by chance close the one on the way to a bias.
+    model = build(num_filters=(20, 20, 20, 20), num_highway_layers=2)
+    model(torch.tensor([[5, 7, 3], [2, 2, 4]]), labels=torch.tensor([1, 0])).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_padding_gets_no_gradient(model):
+    ids = torch.tensor([[5, 7, 9, 9]])
+    model(ids, attention_mask=torch.tensor([[1, 1, 0, 0]]), labels=torch.tensor([1])).loss.backward()
+    assert model.embeddings.weight.grad[5].any()
+    assert not model.embeddings.weight.grad[9].any()
+
+
+def test_dropout_acts_in_training_only(model):
+    ids = torch.tensor([[5, 7, 3]])
+    torch.manual_seed(0)
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    assert not torch.equal(model.train()(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Pass exactly one of `input_ids` and `inputs_embeds`."),
+        (
+            {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 4)},
+            "`attention_mask` must have shape (2, 3) to match the input, got (2, 4).",
+        ),
+    ],
+)
+def test_forward_rejects_what_does_not_fit(model, arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        model(**arguments)
+
+
+def test_labels_need_two_classes():
+    message = "`labels` need a model with `num_labels` of at least 2, got 1: its cross-entropy is 0."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        build(num_labels=1)(torch.tensor([[1, 2]]), labels=torch.tensor([0]))
+
+
+def test_saved_model_loads_with_equal_outputs_and_config(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert type(loaded) is TextCNNForSequenceClassification
+    assert loaded.config.filter_sizes == (1, 2, 3, 7)
+    assert loaded.config.id2label == {0: "generated", 1: "real"}
+    ids = torch.tensor([[5, 7, 3], [2, 2, 4]])
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+def test_weights_missing_from_a_checkpoint_are_drawn_as_configured(model, tmp_path):
+    """The highway layer that the checkpoint has must survive; the one that it lacks must get its gate bias."""
+    with torch.no_grad():
+        model.highway[0].gate.bias.fill_(0.5)
+    model.save_pretrained(tmp_path)
+    config = TextCNNConfig.from_pretrained(tmp_path, num_highway_layers=2)
+    loaded = TextCNNForSequenceClassification.from_pretrained(tmp_path, config=config)
+    assert torch.equal(loaded.highway[0].gate.bias, torch.full((14,), 0.5))
+    assert torch.equal(loaded.highway[0].transform.weight, model.highway[0].transform.weight)
+    assert torch.equal(loaded.highway[1].gate.bias, torch.full((14,), -2.0))
+
+
+def test_saved_model_loads_where_this_package_is_missing(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    ids, mask = [[5, 7, 3], [2, 2, 4]], [[1, 1, 1], [1, 1, 0]]
+    expected = model(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits
+    script = f"""
+        import sys
+        sys.modules["seqgan_hf"] = None  # importing it now raises
+        import torch
+        from transformers import AutoModelForSequenceClassification
+        model = AutoModelForSequenceClassification.from_pretrained(
+            {str(tmp_path / "model")!r}, trust_remote_code=True
+        )
+        assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+        assert model.config.id2label == {{0: "generated", 1: "real"}}
+        logits = model(torch.tensor({ids}), attention_mask=torch.tensor({mask})).logits
+        torch.testing.assert_close(logits, torch.tensor({expected.tolist()}))
+        model.save_pretrained({str(tmp_path / "again")!r})
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "again" / "cnn.py").read_text() == Path(cnn_module.__file__).read_text()
