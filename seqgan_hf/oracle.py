@@ -1,0 +1,183 @@
+"""The synthetic benchmark: an LSTM as the true distribution, its samples, and anyone's likelihood under it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from .completions import Completions
+from .data import TextFormat
+from .generation import generate_completions, sampling_config
+from .losses import completion_logits, per_token_logps
+from .masking import masked_mean
+from .models import LSTMConfig, LSTMForCausalLM
+
+_GATES = ("i", "f", "c", "og")  # the order of torch: input, forget, cell, output
+ORACLE_ARRAYS = ("embedding", *(f"{kind}{gate}" for gate in _GATES for kind in ("W", "U", "b")), "Wo", "bo")
+
+
+def make_oracle(seed: int, vocab_size: int = 5000, embedding_size: int = 32, hidden_size: int = 32) -> LSTMForCausalLM:
+    """
+    Draw an oracle: an LSTM with every parameter from N(0, 1), as in SeqGAN's synthetic experiment
+    (https://huggingface.co/papers/1609.05473).
+
+    Args:
+        seed (`int`): Decides the parameters, without moving the global random state.
+        vocab_size (`int`): Tokens; token 0 also starts a text.
+        embedding_size (`int`): Width of the embedding.
+        hidden_size (`int`): Width of the state.
+
+    Returns:
+        `LSTMForCausalLM` in eval mode, without EOS.
+    """
+    config = LSTMConfig(
+        vocab_size=vocab_size,
+        embedding_size=embedding_size,
+        hidden_size=hidden_size,
+        initializer_range=1.0,
+        bos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        oracle = LSTMForCausalLM(config)
+    # torch adds two biases to each gate; one of N(0, 1) is meant.
+    torch.nn.init.zeros_(oracle.lstm.bias_hh_l0)
+    return oracle.eval()
+
+
+def load_oracle(path: str | Path, start_token_id: int = 0) -> LSTMForCausalLM:
+    """
+    Load an oracle's parameters, in the row-vector convention of the authors' code.
+
+    Args:
+        path (`str` or `Path`): An `.npz` file with arrays `embedding`, `W*`, `U*`, `b*` of the gates `i`, `f`, `og`, `c`,
+            and `Wo`, `bo`; for instance `i = sigmoid(x Wi + h Ui + bi)`.
+        start_token_id (`int`): Starts a text.
+
+    Returns:
+        `LSTMForCausalLM` in eval mode, without EOS.
+
+    Raises:
+        ValueError: If the file is missing or has not these arrays.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"There is no oracle file {path}. Pass an existing .npz, or leave it out to draw an oracle.")
+    with np.load(path) as arrays:
+        missing = sorted(set(ORACLE_ARRAYS) - set(arrays.files))
+        if missing:
+            raise ValueError(f"The oracle file {path} lacks the arrays {', '.join(missing)}; it has {arrays.files}.")
+        weights = {name: torch.from_numpy(arrays[name]).float() for name in ORACLE_ARRAYS}
+    vocab_size, embedding_size = weights["embedding"].shape
+    hidden_size = weights["Wo"].shape[0]
+    config = LSTMConfig(
+        vocab_size=vocab_size,
+        embedding_size=embedding_size,
+        hidden_size=hidden_size,
+        bos_token_id=start_token_id,
+    )
+    oracle = LSTMForCausalLM(config)
+    with torch.no_grad():
+        oracle.embeddings.weight.copy_(weights["embedding"])
+        oracle.lstm.weight_ih_l0.copy_(torch.cat([weights[f"W{gate}"].T for gate in _GATES]))
+        oracle.lstm.weight_hh_l0.copy_(torch.cat([weights[f"U{gate}"].T for gate in _GATES]))
+        oracle.lstm.bias_ih_l0.copy_(torch.cat([weights[f"b{gate}"] for gate in _GATES]))
+        oracle.lstm.bias_hh_l0.zero_()
+        oracle.lm_head.weight.copy_(weights["Wo"].T)
+        oracle.lm_head.bias.copy_(weights["bo"])
+    return oracle.eval()
+
+
+def sample_texts(
+    model: PreTrainedModel,
+    text_format: TextFormat,
+    num_samples: int,
+    seed: int,
+    temperature: float = 1.0,
+    batch_size: int = 512,
+    description: str = "Sampling",
+) -> Completions:
+    """
+    Sample unconditional texts from a causal language model, an oracle or a generator.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model.
+        text_format (`TextFormat`): Its start token, EOS and the most tokens of a text.
+        num_samples (`int`): How many.
+        seed (`int`): Decides them, without moving the global random state.
+        temperature (`float`): Above 0.
+        batch_size (`int`): At once.
+        description (`str`): Beside the progress bar.
+
+    Returns:
+        `Completions` of `num_samples` rows, on the model's device.
+    """
+    config = sampling_config(text_format, temperature)
+    device = model.device
+    parts = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with tqdm(total=num_samples, desc=description, unit="text", leave=False) as progress:
+            while (done := int(progress.n)) < num_samples:
+                count = min(batch_size, num_samples - done)
+                prompts = torch.full((count, 1), text_format.start_token_id, device=device)
+                parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))
+                progress.update(count)
+    return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
+
+
+@torch.no_grad()
+def token_nll(model: PreTrainedModel, texts: Completions, batch_size: int = 256) -> torch.Tensor:
+    """
+    -log p of each token of some texts under a model.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; dropout is off.
+        texts (`Completions`): The texts.
+        batch_size (`int`): At once.
+
+    Returns:
+        `torch.Tensor` of shape `(num_texts, length)`: nats; 0 behind each text.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            batch = texts.select(slice(start, start + batch_size)).to(model.device)
+            logps = per_token_logps(completion_logits(model, *batch.tensors()), batch.completion_ids)
+            parts.append(-logps * batch.completion_mask)
+        return torch.cat(parts)
+    finally:
+        model.train(was_training)
+
+
+def mean_nll(model: PreTrainedModel, texts: Completions) -> float:
+    """
+    Mean -log p per token: NLL_oracle if the model is the oracle and the texts a generator's, NLL_test the other way
+    round (SeqGAN, Eq. 9, per token instead of per text).
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model.
+        texts (`Completions`): The texts.
+
+    Returns:
+        `float`: nats per token.
+    """
+    return masked_mean(token_nll(model, texts).double(), texts.completion_mask.to(model.device)).item()
+
+
+def as_dataset(texts: Completions) -> Dataset:
+    """
+    Return texts as rows of `input_ids`, without their start token.
+
+    Args:
+        texts (`Completions`): Unconditional texts.
+
+    Returns:
+        `Dataset` with the column `input_ids`.
+    """
+    rows = [ids[: int(length)].tolist() for ids, length in zip(texts.completion_ids, texts.lengths, strict=True)]
+    return Dataset.from_dict({"input_ids": rows})

@@ -1,0 +1,119 @@
+"""Maximum likelihood before the game (Algorithm 1, line 3): a plain `transformers.Trainer`, configured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+
+from .data import AnyDataset, TextFormat
+from .evaluation import held_out_metrics
+from .losses import negative_log_likelihood
+
+
+def pretrain_generator(
+    model: PreTrainedModel,
+    train_dataset: AnyDataset,
+    eval_dataset: AnyDataset,
+    text_format: TextFormat,
+    output_dir: str | Path,
+    epochs: float = 20,
+    learning_rate: float = 1e-2,
+    batch_size: int = 64,
+    patience: int = 3,
+    max_grad_norm: float = 5.0,
+    seed: int = 42,
+    **training_arguments: Any,
+) -> dict[str, float]:
+    """
+    Train a generator by maximum likelihood, stop when held-out NLL does not fall any more, and keep its best state.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; trained in place.
+        train_dataset (`Dataset` or `IterableDataset`): From `prepare_dataset`.
+        eval_dataset (`Dataset` or `IterableDataset`): Held-out texts, from `prepare_dataset`. They decide when to stop, so
+            report on others.
+        text_format (`TextFormat`): Gives the padding token.
+        output_dir (`str` or `Path`): Where the best and the last checkpoint are kept.
+        epochs (`float`): At most.
+        learning_rate (`float`): Of AdamW, constant; the default is the authors' code for their LSTM.
+        batch_size (`int`): Texts per update.
+        patience (`int`): Stop after so many epochs without a new best; 0 trains all epochs and keeps the last state.
+        max_grad_norm (`float`): Gradients are clipped to this norm; the default is the authors' code.
+        seed (`int`): Of the order of the texts.
+        **training_arguments: More of `transformers.TrainingArguments`.
+
+    Returns:
+        `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.
+    """
+    arguments: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "num_train_epochs": epochs,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": batch_size,
+        "max_grad_norm": max_grad_norm,
+        "eval_strategy": "epoch",
+        "logging_strategy": "epoch",
+        "save_strategy": "epoch" if patience else "no",
+        "save_total_limit": 1,
+        "load_best_model_at_end": patience > 0,
+        "metric_for_best_model": "nll",
+        "greater_is_better": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "seed": seed,
+        "report_to": "none",
+    }
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(**(arguments | training_arguments)),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        data_collator=LikelihoodCollator(text_format.pad_token_id),
+        compute_metrics=_summed_metrics,
+        preprocess_logits_for_metrics=_sum_over_texts,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=patience)] if patience else [],
+    )
+    # Rows hold `prompt_ids` and `completion_ids`, which no forward takes; the collator needs them.
+    trainer.args.remove_unused_columns = False
+    trainer.train()
+    metrics = trainer.evaluate()
+    return {
+        "epochs": float(trainer.state.epoch or 0),
+        "nll": metrics["eval_nll"],
+        "perplexity": metrics["eval_perplexity"],
+    }
+
+
+class LikelihoodCollator:
+    """
+    Rows of `prompt_ids` and `completion_ids` to a right-padded batch with labels on the completions alone.
+
+    Args:
+        pad_token_id (`int`): Fills the rows.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        ids = [torch.tensor([*row["prompt_ids"], *row["completion_ids"]]) for row in rows]
+        labels = [torch.tensor([-100] * len(row["prompt_ids"]) + list(row["completion_ids"])) for row in rows]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+
+def _sum_over_texts(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return negative_log_likelihood(logits[:, :-1], labels[:, 1:])
+
+
+def _summed_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    nll, counts = prediction.predictions
+    return held_out_metrics(EvalPrediction(nll, counts))
