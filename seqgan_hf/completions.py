@@ -44,9 +44,7 @@ class Completions:
         completions = [torch.tensor(row["completion_ids"], dtype=torch.long) for row in rows]
 
         def pad(sequences: list[torch.Tensor], value: int, side: str) -> torch.Tensor:
-            return torch.nn.utils.rnn.pad_sequence(
-                sequences, batch_first=True, padding_value=value, padding_side=side
-            )
+            return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
 
         return cls(
             prompt_ids=pad(prompts, pad_token_id, "left"),
@@ -66,6 +64,11 @@ class Completions:
     def select(self, index: torch.Tensor | slice) -> "Completions":
         """Return the rows of `index`, in its order."""
         return Completions(*(tensor[index] for tensor in self.tensors()))
+
+    def halves(self) -> tuple["Completions", "Completions"]:
+        """Return the first and the second half of the rows."""
+        middle = len(self) // 2
+        return self.select(slice(None, middle)), self.select(slice(middle, None))
 
     def to(self, device: torch.device | str) -> "Completions":
         """Return the batch on `device`."""

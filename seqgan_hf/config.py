@@ -32,6 +32,9 @@ class SeqGANConfig(TrainingArguments):
     """
 
     # Defaults of TrainingArguments that do not suit this game.
+    output_dir: str = field(
+        default="seqgan-output", metadata={"help": "Where checkpoints, the final pair and the logs are written."}
+    )
     learning_rate: float = field(
         default=1e-5,  # adversarial fine-tuning of a pre-trained model; the paper's LSTM from scratch takes 1e-2
         metadata={"help": "Learning rate of the generator."},
@@ -118,7 +121,8 @@ class SeqGANConfig(TrainingArguments):
         },
     )
     beta: float = field(
-        default=0.0, metadata={"help": "Weight of KL(generator || frozen reference) in the loss. 0: no reference kept."}
+        default=0.0,
+        metadata={"help": "Weight of KL(generator || frozen reference) in the loss. 0: no reference kept."},
     )
     mle_coef: float = field(
         default=0.0, metadata={"help": "Weight of the likelihood of real texts in the generator's loss; at least 0."}
@@ -179,13 +183,15 @@ class SeqGANConfig(TrainingArguments):
 
     # Loading and logging
     model_init_kwargs: dict | str | None = field(
-        default=None, metadata={"help": "Arguments of `from_pretrained` where the generator is an id or a path (JSON)."}
+        default=None,
+        metadata={"help": "Arguments of `from_pretrained` where the generator is an id or a path (JSON)."},
     )
     discriminator_init_kwargs: dict | str | None = field(
         default=None, metadata={"help": "The same for the discriminator (JSON)."}
     )
     log_completions: bool = field(
-        default=True, metadata={"help": "Show sample completions with their scores at each log, and keep them on disk."}
+        default=True,
+        metadata={"help": "Show sample completions with their scores at each log, and keep them on disk."},
     )
     num_completions_to_log: int = field(default=4, metadata={"help": "How many of them; at least 1."})
 
@@ -209,9 +215,16 @@ class SeqGANConfig(TrainingArguments):
         self._check_ranges()
         self._check_batches()
 
+    def init_kwargs(self, network: str) -> dict[str, Any]:
+        """Return the arguments of `from_pretrained` for the `model` or the `discriminator`."""
+        kwargs = getattr(self, f"{network}_init_kwargs")
+        return dict(kwargs or {})
+
     def _check_ranges(self) -> None:
         if self.temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0; got {self.temperature}. Greedy decoding has no gradient.")
+            raise ValueError(
+                f"`temperature` must be above 0; got {self.temperature}. Greedy decoding has no gradient."
+            )
         if not 0 < self.rollout_update_rate <= 1:
             raise ValueError(f"`rollout_update_rate` must be in (0, 1]; got {self.rollout_update_rate}.")
         if not 0 < self.discriminator_holdout <= 0.5:
@@ -258,32 +271,67 @@ _LEAST: dict[str, float] = {
 
 
 def parse_config(
-    config_classes: Sequence[type], argv: Sequence[str] | None = None, description: str | None = None
+    config_classes: Sequence[type],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    presets: str | Path | None = None,
+    default_preset: str | None = None,
 ) -> tuple[Any, ...]:
     """
     Read dataclasses from the command line: flags, or a YAML file first and flags over it.
 
     Args:
-        config_classes (`Sequence[type]`): The dataclasses to fill, such as `(RecipeArguments, SeqGANConfig)`.
+        config_classes (`Sequence[type]`): The dataclasses to fill, such as `(TextRecipeArguments, SeqGANConfig)`.
         argv (`Sequence[str]`, *optional*): The arguments; `sys.argv[1:]` by default. If the first ends in `.yaml` or
-            `.yml` it is a file of `field: value` lines.
+            `.yml` it is a file of `field: value` lines, and no preset is read.
         description (`str`, *optional*): Shown by `--help`.
+        presets (`str` or `Path`, *optional*): A folder of such files. `--preset NAME` reads `NAME.yaml` from it first,
+            and so does a flag `--NAME` that is also a field, such as `--sample`.
+        default_preset (`str`, *optional*): The preset where none is named.
 
     Returns:
         `tuple`: one instance of each class, in order.
 
     Raises:
-        ValueError: If the YAML file is no mapping, or has a key that no class has; the nearest valid key is named.
+        ValueError: If the YAML file or the preset does not exist, is no mapping, or has a key that no class has; the
+            nearest valid key is named.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    path: Path | None = None
     if argv and argv[0].endswith((".yaml", ".yml")):
-        argv = _flags_from_yaml(Path(argv[0]), config_classes) + argv[1:]
-    parser = HfArgumentParser(list(config_classes), description=description, allow_abbrev=False)
+        path = Path(argv.pop(0))
+    elif presets is not None:
+        path, argv = _choose_preset(Path(presets), argv, default_preset)
+    if path is not None:
+        argv = _flags_from_yaml(path, config_classes) + argv
+    classes: list[Any] = list(config_classes)
+    parser = HfArgumentParser(classes, description=description, allow_abbrev=False)
     return parser.parse_args_into_dataclasses(args=argv)
 
 
+def _choose_preset(folder: Path, argv: list[str], default: str | None) -> tuple[Path | None, list[str]]:
+    names = sorted(file.stem for file in folder.glob("*.yaml"))
+    chosen = [name for name in names if f"--{name}" in argv]
+    if "--preset" in argv:
+        at = argv.index("--preset")
+        chosen = argv[at + 1 : at + 2]
+        argv = argv[:at] + argv[at + 2 :]
+        if not chosen or chosen[0] not in names:
+            raise ValueError(
+                f"`--preset` must be one of {', '.join(names)}; got {chosen[0] if chosen else 'nothing'}."
+            )
+    if len(chosen) > 1:
+        raise ValueError(f"--{' and --'.join(chosen)} are two presets: give one, and set what differs by flags.")
+    name = chosen[0] if chosen else default
+    return (folder / f"{name}.yaml" if name else None), argv
+
+
 def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
-    """Turn a YAML file into flags, so that both go through one parser: `1e-4` is text to YAML and a number here."""
+    """
+    Turn a YAML file into flags, so that both go through one parser: `1e-4` is text to YAML and a number here.
+
+    Values that begin with `./` or `../` are paths beside the file.
+    """
     if not path.is_file():
         raise ValueError(f"There is no configuration file {path}. Pass the path of a YAML file, or flags alone.")
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -299,5 +347,93 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
             continue
         if isinstance(value, dict):
             value = json.dumps(value)
+        if isinstance(value, str) and value.startswith(("./", "../")):
+            value = path.parent / value
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+@dataclass
+class TextRecipeArguments:
+    """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
+
+    dataset_name: str = field(
+        metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
+    )
+    sample: bool = field(
+        default=False,
+        metadata={"help": "A quick run that needs no network: a bundled text, small networks from scratch."},
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Train a tokenizer on the texts, and the paper's LSTM and CNN, instead of loading models."},
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
+    text_column: str = field(default="text", metadata={"help": "The column that holds the texts."})
+    keep_rows: str | None = field(
+        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Use at most so many training texts."})
+    model_name_or_path: str = field(
+        default="distilbert/distilgpt2", metadata={"help": "The generator: Hub id or local path of a causal model."}
+    )
+    discriminator_name_or_path: str = field(
+        default="distilbert/distilroberta-base", metadata={"help": "The discriminator: Hub id or local path."}
+    )
+    vocab_size: int = field(default=4000, metadata={"help": "From scratch: tokens of the tokenizer, at least 259."})
+    embedding_size: int = field(
+        default=32,  # the authors' code
+        metadata={"help": "From scratch: width of the generator's embedding."},
+    )
+    hidden_size: int = field(
+        default=32,  # the authors' code
+        metadata={"help": "From scratch: width of the generator's LSTM."},
+    )
+    generator_dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of the generator."})
+    mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
+    mle_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of that stage."})
+    mle_batch_size: int = field(default=16, metadata={"help": "Texts per update in that stage."})
+    mle_patience: int = field(
+        default=2, metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."}
+    )
+    num_test_samples: int = field(
+        default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
+    )
+
+
+@dataclass
+class SyntheticRecipeArguments:
+    """What the synthetic recipe can be told, beside [`SeqGANConfig`]. The length is `max_completion_length`."""
+
+    oracle: str | None = field(
+        default=None, metadata={"help": "An oracle's parameters (.npz); by default one is drawn from `oracle_seed`."}
+    )
+    oracle_seed: int = field(default=88, metadata={"help": "Draws the oracle, where none is given."})
+    num_texts: int = field(
+        default=10_000,  # the paper
+        metadata={"help": "Texts sampled from the oracle to train on, and as many to test on."},
+    )
+    num_test_samples: int = field(
+        default=10_000,  # the authors' code; the paper has 100,000
+        metadata={"help": "Texts sampled from the generator for NLL_oracle."},
+    )
+    embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
+    hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
+    mle_epochs: float = field(
+        default=120.0,  # the authors' code
+        metadata={"help": "Epochs of maximum likelihood before the game, at most."},
+    )
+    mle_learning_rate: float = field(
+        default=1e-2,  # the authors' code
+        metadata={"help": "Learning rate of that stage."},
+    )
+    mle_batch_size: int = field(default=64, metadata={"help": "Texts per update in that stage."})  # the paper
+    mle_patience: int = field(
+        default=0,  # the paper overfits
+        metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."},
+    )
+    rival_temperature: float = field(
+        default=0.75,
+        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -14,7 +14,7 @@ from .completions import Completions
 
 logger = logging.get_logger(__name__)
 
-AnyDataset = Dataset | IterableDataset
+AnyDataset: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007  (mypy takes no `|` here)
 _SHUFFLE_BUFFER = 1000
 _MOST_HELD_OUT = 1000
 
@@ -323,7 +323,7 @@ class RealTexts:
 
     def next(self, count: int) -> Completions:
         """Return the next `count` texts, beginning a new epoch in a new order where one ends."""
-        rows = []
+        rows: list[Mapping[str, Any]] = []
         while len(rows) < count:
             if self._rows is None:
                 self._rows = self._epoch_rows(skip=self.taken)

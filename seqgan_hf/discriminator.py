@@ -192,7 +192,9 @@ class Discriminator:
                     index = index.to(self.device)
                     logits = self.logits(_trim({name: tensor[index] for name, tensor in inputs.items()}))
                     losses.append(self._step(logits, labels[index]))
-                    correct.append(torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL]))
+                    correct.append(
+                        torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL])
+                    )
         self.model.eval()
         is_correct, is_real = torch.cat(correct, dim=1)
         return {
@@ -298,7 +300,11 @@ def _own_tokenizer(
             "The discriminator has a tokenizer of its own, so the generator's texts must be decoded for it, but the "
             "generator has none. Pass the generator's tokenizer as `processing_class`."
         )
-    if own_tokenizer is not None and own_tokenizer.get_vocab() != generator_tokenizer.get_vocab():
+    if (
+        own_tokenizer is not None
+        and generator_tokenizer is not None
+        and own_tokenizer.get_vocab() != generator_tokenizer.get_vocab()
+    ):
         return own_tokenizer
     vocab_size = model.get_input_embeddings().num_embeddings
     if vocab_size < generator_vocab_size:

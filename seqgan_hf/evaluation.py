@@ -1,8 +1,13 @@
-"""Held-out likelihood and what is reported of a finished run."""
+"""Held-out likelihood, BLEU of samples, and what is reported of a run."""
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from transformers import EvalPrediction
+
+from .metrics import Bleu
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -16,5 +21,51 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     Returns:
         `dict`: `nll`, nats per token, and `perplexity`, its exponential.
     """
-    nll = float(prediction.predictions.sum(dtype="float64") / prediction.label_ids.sum())
+    nll = float(np.sum(prediction.predictions, dtype=np.float64) / np.sum(prediction.label_ids))
     return {"nll": nll, "perplexity": math.exp(nll)}
+
+
+def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order: int = 4) -> dict[str, float]:
+    """
+    BLEU of generated texts against a whole corpus, as the paper measures speeches and poems.
+
+    Words and punctuation marks are the tokens. A text shorter than the order counts as the metric has it (0 without
+    smoothing).
+
+    Args:
+        samples (`Sequence[str]`): Generated texts; empty ones count as 0.
+        references (`Sequence[str]`): Held-out real texts: each is a reference of every sample.
+        max_order (`int`): The longest n-gram, at least 2.
+
+    Returns:
+        `dict`: `bleu2` to `bleu<max_order>`, in [0, 1].
+    """
+    tokenized = [words(text) for text in samples]
+    scores = Bleu().compute(
+        predictions=tokenized, reference_corpus=[words(text) for text in references], max_order=max_order
+    )
+    assert scores is not None  # `evaluate` returns None on other processes than the first; this one computes alone
+    return {f"bleu{order}": scores[f"bleu{order}"] for order in range(2, max_order + 1)}
+
+
+def words(text: str) -> list[str]:
+    """Split a text into words (apostrophes and hyphens inside them stay) and punctuation marks, case kept."""
+    return re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", text)
+
+
+def stages_table(stages: Mapping[str, Mapping[str, float]]) -> str:
+    """
+    Lay out the metrics of a run's stages for a terminal.
+
+    Args:
+        stages (`Mapping`): For each stage, such as `MLE` and `SeqGAN`, its metrics; the first names the columns.
+
+    Returns:
+        `str`: a header and one line a stage.
+    """
+    columns = list(next(iter(stages.values())))
+    first = max(len(name) for name in stages)
+    lines = [" " * first + "".join(f"  {column:>11}" for column in columns)]
+    for name, metrics in stages.items():
+        lines.append(f"{name:<{first}}" + "".join(f"  {metrics[column]:>11.4f}" for column in columns))
+    return "\n".join(lines)

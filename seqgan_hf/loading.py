@@ -149,7 +149,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     least = len(alphabet) + len(special_tokens)
     if vocab_size < least:
         raise ValueError(
-            f"`vocab_size` must be at least {least} (every byte and {len(special_tokens)} special tokens); got {vocab_size}."
+            f"`vocab_size` must be at least {least}, for every byte and {len(special_tokens)} special tokens; "
+            f"got {vocab_size}."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -129,13 +129,16 @@ def sample_texts(
 
 
 @torch.no_grad()
-def token_nll(model: PreTrainedModel, texts: Completions, batch_size: int = 256) -> torch.Tensor:
+def token_nll(
+    model: PreTrainedModel, texts: Completions, temperature: float = 1.0, batch_size: int = 256
+) -> torch.Tensor:
     """
     -log p of each token of some texts under a model.
 
     Args:
         model (`PreTrainedModel`): Any causal language model; dropout is off.
         texts (`Completions`): The texts.
+        temperature (`float`): Divides the logits; above 0.
         batch_size (`int`): At once.
 
     Returns:
@@ -147,14 +150,15 @@ def token_nll(model: PreTrainedModel, texts: Completions, batch_size: int = 256)
         parts = []
         for start in range(0, len(texts), batch_size):
             batch = texts.select(slice(start, start + batch_size)).to(model.device)
-            logps = per_token_logps(completion_logits(model, *batch.tensors()), batch.completion_ids)
+            logits = completion_logits(model, *batch.tensors())
+            logps = per_token_logps(logits, batch.completion_ids, temperature)
             parts.append(-logps * batch.completion_mask)
         return torch.cat(parts)
     finally:
         model.train(was_training)
 
 
-def mean_nll(model: PreTrainedModel, texts: Completions) -> float:
+def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.0) -> float:
     """
     Mean -log p per token: NLL_oracle if the model is the oracle and the texts a generator's, NLL_test the other way
     round (SeqGAN, Eq. 9, per token instead of per text).
@@ -162,11 +166,12 @@ def mean_nll(model: PreTrainedModel, texts: Completions) -> float:
     Args:
         model (`PreTrainedModel`): Any causal language model.
         texts (`Completions`): The texts.
+        temperature (`float`): Divides the logits; above 0.
 
     Returns:
         `float`: nats per token.
     """
-    return masked_mean(token_nll(model, texts).double(), texts.completion_mask.to(model.device)).item()
+    return masked_mean(token_nll(model, texts, temperature).double(), texts.completion_mask.to(model.device)).item()
 
 
 def as_dataset(texts: Completions) -> Dataset:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -33,8 +33,8 @@ def pretrain_generator(
     Args:
         model (`PreTrainedModel`): Any causal language model; trained in place.
         train_dataset (`Dataset` or `IterableDataset`): From `prepare_dataset`.
-        eval_dataset (`Dataset` or `IterableDataset`): Held-out texts, from `prepare_dataset`. They decide when to stop, so
-            report on others.
+        eval_dataset (`Dataset` or `IterableDataset`): Held-out texts, from `prepare_dataset`. They decide when to
+            stop, so report on others.
         text_format (`TextFormat`): Gives the padding token.
         output_dir (`str` or `Path`): Where the best and the last checkpoint are kept.
         epochs (`float`): At most.
@@ -109,11 +109,11 @@ class LikelihoodCollator:
         }
 
 
-def _sum_over_texts(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _sum_over_texts(logits: Any, labels: torch.Tensor) -> Any:
     logits = logits[0] if isinstance(logits, tuple) else logits
     return negative_log_likelihood(logits[:, :-1], labels[:, 1:])
 
 
 def _summed_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    nll, counts = prediction.predictions
+    nll, counts = cast("tuple[Any, Any]", prediction.predictions)
     return held_out_metrics(EvalPrediction(nll, counts))

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import os
 import time
 from collections import defaultdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset, IterableDataset
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -81,6 +83,11 @@ class SeqGANTrainer(Trainer):
         ValueError: If the data, the two networks and the settings do not fit together; the message says which and why.
     """
 
+    args: SeqGANConfig
+    model: PreTrainedModel
+    rollout_policy: PreTrainedModel
+    processing_class: PreTrainedTokenizerBase | None
+
     # The loss is a mean over a batch: the Trainer divides it by the steps of gradient accumulation.
     loss_is_scaled_for_ga = False
 
@@ -103,26 +110,29 @@ class SeqGANTrainer(Trainer):
             processing_class = load_tokenizer(model)
         if discriminator_processing_class is None and isinstance(discriminator, str):
             discriminator_processing_class = load_tokenizer(discriminator)
-        model = load_generator(model, **(args.model_init_kwargs or {}))
-        discriminator = load_discriminator(discriminator, **(args.discriminator_init_kwargs or {}))
+        generator: Any = load_generator(model, **args.init_kwargs("model"))
+        judge: Any = load_discriminator(discriminator, **args.init_kwargs("discriminator"))
         if peft_config is not None:
-            model = _with_adapter(model, peft_config)
+            generator = _with_adapter(generator, peft_config)
 
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
-        self.text_format = TextFormat.from_model(model, processing_class, args.max_completion_length)
+        self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
         conditional = is_conditional(train_dataset)
-        prepare = lambda dataset, name: prepare_dataset(  # noqa: E731
-            dataset, processing_class, self.text_format, name, args.long_texts
+        self._prepare_texts = functools.partial(
+            prepare_dataset,
+            processing_class=processing_class,
+            text_format=self.text_format,
+            long_texts=args.long_texts,
         )
-        train_dataset = prepare(train_dataset, "train_dataset")
+        train_dataset = self._prepare_texts(train_dataset, name="train_dataset")
         if eval_dataset is not None:
-            eval_dataset = prepare(eval_dataset, "eval_dataset")
-        check_context(train_dataset, self.text_format, context_length(model, processing_class), "generator")
+            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
+        check_context(train_dataset, self.text_format, context_length(generator, processing_class), "generator")
         self._set_up_texts(train_dataset, args)
 
         super().__init__(
-            model=model,
+            model=generator,
             args=args,
             data_collator=self._collate,
             train_dataset=self._prompt_dataset,
@@ -132,12 +142,12 @@ class SeqGANTrainer(Trainer):
             callbacks=callbacks,
         )
         self.discriminator = Discriminator(
-            model=discriminator.to(args.device),
+            model=judge.to(args.device),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=conditional,
             pad_token_id=self.text_format.pad_token_id,
-            generator_vocab_size=model.get_input_embeddings().num_embeddings,
+            generator_vocab_size=generator.get_input_embeddings().num_embeddings,
             learning_rate=args.discriminator_learning_rate,
             weight_decay=args.discriminator_weight_decay,
             batch_size=args.discriminator_batch_size,
@@ -172,7 +182,7 @@ class SeqGANTrainer(Trainer):
         return vars(Completions.collate(rows, self.text_format.pad_token_id))
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["prompt_ids", "completion_ids"]
+        self._signature_columns = ["prompt_ids", "completion_ids"]  # type: ignore[assignment]
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of prompts: `num_generations` completions of each make up the batch size."""
@@ -329,6 +339,9 @@ class SeqGANTrainer(Trainer):
         steps = self.args.discriminator_warmup_steps
         for _ in tqdm(range(steps), desc="Discriminator warm-up", unit="set", disable=steps == 0):
             self._train_discriminator_on_fresh_set()
+        if steps:
+            self.log({f"warmup_{name}": values[-1] for name, values in self._metrics.items()})
+            self._metrics.clear()
 
     def update_discriminator(self) -> None:
         """Train D on `discriminator_steps` fresh sets: Algorithm 1, lines 11 to 13."""
@@ -363,6 +376,28 @@ class SeqGANTrainer(Trainer):
         return self.state.global_step // self.args.generator_steps
 
     # ---- Look ------------------------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        eval_dataset: AnyDataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """
+        Held-out negative log-likelihood per token (`eval_nll`, nats) and perplexity (`eval_perplexity`).
+
+        Args:
+            eval_dataset (`Dataset` or `IterableDataset`, *optional*): Texts as in `train_dataset`; the trainer's
+                `eval_dataset` by default.
+            ignore_keys (`list[str]`, *optional*): As in `Trainer`.
+            metric_key_prefix (`str`): Stands before the names.
+
+        Returns:
+            `dict`: the metrics.
+        """
+        if isinstance(eval_dataset, (Dataset, IterableDataset)):
+            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def prediction_step(
         self,
@@ -402,8 +437,10 @@ class SeqGANTrainer(Trainer):
                 return [" ".join(map(str, row)) for row in rows]
             return self.processing_class.batch_decode(rows, skip_special_tokens=True)
 
-        prompts = decode(completions.prompt_ids, completions.prompt_mask)
-        return list(zip(prompts, decode(completions.completion_ids, completions.completion_mask), strict=True))
+        texts = decode(completions.completion_ids, completions.completion_mask)
+        if not self.discriminator.reads_prompt:
+            return [("", text) for text in texts]
+        return list(zip(decode(completions.prompt_ids, completions.prompt_mask), texts, strict=True))
 
     @contextlib.contextmanager
     def _timer(self, phase: str) -> Iterator[None]:

@@ -126,9 +126,7 @@ def test_scores_belong_to_the_prefix_they_were_forked_from(tiny_model):
     def score(texts):  # the first token, which a rollout shares with its prefix
         return texts.completion_ids[:, 0]
 
-    scores, _ = score_rollouts(
-        tiny_model("lstm"), completions, score, sampling_config(text_format()), 3, batch_size=4
-    )
+    scores, _ = score_rollouts(tiny_model("lstm"), completions, score, sampling_config(text_format()), 3, batch_size=4)
     expected = completions.completion_ids[:, :1] * completions.completion_mask
     assert torch.equal(scores, expected.expand(3, -1, -1).float())
 
@@ -136,7 +134,11 @@ def test_scores_belong_to_the_prefix_they_were_forked_from(tiny_model):
 def test_one_token_completions_need_no_rollout(tiny_model):
     rows = [{"prompt_ids": [BOS], "completion_ids": [EOS]}] * 2
     scores, _ = score_rollouts(
-        tiny_model("gpt2"), Completions.collate(rows, PAD), lambda t: torch.ones(len(t)), sampling_config(text_format()), 4
+        tiny_model("gpt2"),
+        Completions.collate(rows, PAD),
+        lambda t: torch.ones(len(t)),
+        sampling_config(text_format()),
+        4,
     )
     assert scores.shape == (4, 2, 1) and bool((scores == 1).all())
 

@@ -85,7 +85,7 @@ def test_bleu_is_nltk_to_the_last_bit(bleu, max_order, smoothing):
         rng = random.Random(seed)
         references = random_texts(rng, 12, "abcd", (0, 12))
         hypotheses = [[], ["z"], ["z"] * 7, *random_texts(rng, 40, "abcdz", (0, 12))]
-        hypotheses += [reference[1:] + ["z"] for reference in references]
+        hypotheses += [[*reference[1:], "z"] for reference in references]
         scores = bleu.compute(
             predictions=hypotheses, reference_corpus=references, max_order=max_order, smoothing=smoothing
         )

@@ -203,7 +203,14 @@ class Bleu(evaluate.Metric):
 
     # `evaluate` appends _INPUTS_DESCRIPTION to the docstrings of compute, add_batch and add.
 
-    def compute(self, *, predictions=None, reference_corpus=None, max_order=4, smoothing="none") -> dict | None:
+    def compute(
+        self,
+        *,
+        predictions: Sequence[Any] | None = None,
+        reference_corpus: Sequence[Any] | None = None,
+        max_order: int = 4,
+        smoothing: str = "none",
+    ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
         if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 1:
             raise ValueError(f"`max_order` must be an integer of at least 1, got {max_order!r}.")
@@ -219,13 +226,13 @@ class Bleu(evaluate.Metric):
         # Everything was checked above: an error inside super() would leave the lock of the cache file taken.
         return super().compute(reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
 
-    def add_batch(self, *, predictions) -> None:
+    def add_batch(self, *, predictions: Sequence[Any]) -> None:
         """Keep hypotheses for `compute`."""
         tokens = tokenize_all(predictions, "predictions")
         if tokens:
             super().add_batch(predictions=tokens)
 
-    def add(self, *, prediction) -> None:
+    def add(self, *, prediction: Any) -> None:
         """Keep one hypothesis for `compute`."""
         super().add(prediction=tokenize(prediction, "prediction"))
 

@@ -1,0 +1,270 @@
+"""What recipes share: texts in three splits, networks by name or from scratch, both stages, the report."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .config import SeqGANConfig, TextRecipeArguments
+from .data import TextFormat, generator_and_discriminator_folds, prepare_dataset
+from .evaluation import bleu_of_samples, stages_table
+from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
+from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from .oracle import sample_texts
+from .pretraining import pretrain_generator
+from .trainer import SeqGANTrainer
+
+_TEST_SHARE = 0.1
+_MOST_TEST_TEXTS = 1000
+
+
+def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
+    """
+    Load a recipe's texts as `train`, `validation` and `test`, with the one column `text`.
+
+    Splits that the dataset lacks are cut from the end of its shuffled training texts: a tenth each, at most 1,000.
+
+    Args:
+        args (`TextRecipeArguments`): Names the dataset, its column and the rows to keep.
+        seed (`int`): Decides the shuffle.
+
+    Returns:
+        `DatasetDict`
+
+    Raises:
+        OSError: If the dataset cannot be had.
+        ValueError: If the column or the row filter do not fit it, or too few texts are left.
+    """
+    loaded = load_texts(args.dataset_name, args.dataset_config, revision=args.dataset_revision)
+    columns = loaded["train"].column_names if "train" in loaded else []
+    if args.text_column not in columns:
+        raise ValueError(
+            f"`{args.dataset_name}` needs a split `train` with the column `{args.text_column}`; got splits "
+            f"{sorted(loaded)} and columns {columns}. Pass `--text_column`."
+        )
+    splits = {name: _only_texts(split, args) for name, split in loaded.items()}
+    train = splits["train"].shuffle(seed=seed)
+    for name in ("validation", "test"):
+        if name not in splits:
+            count = min(max(round(_TEST_SHARE * len(train)), 1), _MOST_TEST_TEXTS)
+            if len(train) <= count:
+                raise ValueError(f"`{args.dataset_name}` has too few texts to hold out a split: {len(train)}.")
+            splits[name] = train.select(range(len(train) - count, len(train)))
+            train = train.select(range(len(train) - count))
+    if args.max_samples is not None:
+        train = train.select(range(min(args.max_samples, len(train))))
+    return DatasetDict(train=train, validation=splits["validation"], test=splits["test"])
+
+
+def _only_texts(dataset: Dataset, args: TextRecipeArguments) -> Dataset:
+    if args.keep_rows is not None:
+        column, separator, value = args.keep_rows.partition("=")
+        if not separator or column not in dataset.column_names:
+            raise ValueError(
+                f"`--keep_rows` must be COLUMN=VALUE with one of the columns {dataset.column_names}; got "
+                f"{args.keep_rows!r}."
+            )
+        dataset = dataset.filter(_HasValue(column, value))
+    dataset = dataset.select_columns([args.text_column])
+    if args.text_column != "text":
+        dataset = dataset.rename_column(args.text_column, "text")
+    return dataset.filter(_is_not_blank)
+
+
+@dataclass(frozen=True)
+class _HasValue:
+    column: str
+    value: str
+
+    def __call__(self, row: dict[str, Any]) -> bool:
+        return str(row[self.column]) == self.value
+
+
+def _is_not_blank(row: dict[str, Any]) -> bool:
+    return bool(row["text"] and row["text"].strip())
+
+
+@dataclass
+class Networks:
+    """
+    The two players of a recipe and their tokenizers.
+
+    Args:
+        generator (`PreTrainedModel`): A causal language model.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        discriminator (`PreTrainedModel`): A sequence classifier with two labels.
+        discriminator_tokenizer (`PreTrainedTokenizerBase`, *optional*): `None`: it reads the generator's ids.
+    """
+
+    generator: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    discriminator: PreTrainedModel
+    discriminator_tokenizer: PreTrainedTokenizerBase | None
+
+
+def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset) -> Networks:
+    """
+    Load both networks by name, or make the paper's from scratch with a tokenizer trained on the texts.
+
+    Args:
+        args (`TextRecipeArguments`): Names, or sizes.
+        config (`SeqGANConfig`): Arguments of loading.
+        texts (`Dataset`): The training texts, column `text`.
+
+    Returns:
+        `Networks`
+
+    Raises:
+        OSError: If a model can be had neither locally nor from the Hub.
+    """
+    if not args.from_scratch:
+        return Networks(
+            load_generator(args.model_name_or_path, **config.init_kwargs("model")),
+            load_tokenizer(args.model_name_or_path),
+            load_discriminator(args.discriminator_name_or_path, **config.init_kwargs("discriminator")),
+            load_tokenizer(args.discriminator_name_or_path),
+        )
+    tokenizer = train_tokenizer(texts["text"], args.vocab_size)
+    special = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    generator = LSTMForCausalLM(
+        LSTMConfig(
+            **special,
+            embedding_size=args.embedding_size,
+            hidden_size=args.hidden_size,
+            dropout=args.generator_dropout,
+        )
+    )
+    return Networks(generator, tokenizer, TextCNNForSequenceClassification(TextCNNConfig(**special)), None)
+
+
+def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, networks: Networks) -> dict[str, Any]:
+    """
+    Run both stages, maximum likelihood and SeqGAN, and report each on the test split.
+
+    A run that is resumed (`resume_from_checkpoint`) takes its first stage from `output_dir/mle`.
+
+    Args:
+        args (`TextRecipeArguments`): Settings of the first stage and of the report.
+        config (`SeqGANConfig`): Settings of the game.
+        splits (`DatasetDict`): From [`load_splits`].
+        networks (`Networks`): From [`load_networks`].
+
+    Returns:
+        `dict`: what `output_dir/metrics.json` holds.
+    """
+    stage_one = Path(config.output_dir) / "mle"
+    generator = networks.generator
+    text_format = TextFormat.from_model(generator, networks.tokenizer, config.max_completion_length)
+    if config.resume_from_checkpoint and stage_one.is_dir():
+        generator = load_generator(str(stage_one))
+        first_stage = json.loads((stage_one / "metrics.json").read_text(encoding="utf-8"))
+    else:
+        print(f"\nStage 1 of 2: maximum likelihood on {len(splits['train']):,} texts.", flush=True)
+        train, validation = (
+            prepare_dataset(splits[name], networks.tokenizer, text_format, name, config.long_texts)
+            for name in ("train", "validation")
+        )
+        (learned_from, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
+        first_stage = pretrain_generator(
+            generator,
+            learned_from,
+            validation,
+            text_format,
+            Path(config.output_dir) / "mle_checkpoints",
+            epochs=args.mle_epochs,
+            learning_rate=args.mle_learning_rate,
+            batch_size=args.mle_batch_size,
+            patience=args.mle_patience,
+            seed=config.seed,
+        )
+        generator.save_pretrained(stage_one)
+        networks.tokenizer.save_pretrained(stage_one)
+        (stage_one / "metrics.json").write_text(json.dumps(first_stage), encoding="utf-8")
+
+    trainer = SeqGANTrainer(
+        model=generator,
+        discriminator=networks.discriminator,
+        args=config,
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=networks.tokenizer,
+        discriminator_processing_class=networks.discriminator_tokenizer,
+    )
+    before, _ = judge(trainer, splits["test"], args.num_test_samples, "after maximum likelihood")
+    print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    after, samples = judge(trainer, splits["test"], args.num_test_samples, "after SeqGAN")
+    report = {
+        "stages": {"MLE": before, "SeqGAN": after},
+        "first_stage": first_stage,
+        "samples": samples[:5],
+        "settings": {**dataclasses.asdict(args), **game_settings(config)},
+    }
+    finish(trainer, report, "Held-out texts: NLL in nats per token (lower is better), BLEU of samples against them.")
+    return report
+
+
+def judge(trainer: SeqGANTrainer, texts: Dataset, num_samples: int, when: str) -> tuple[dict[str, float], list[str]]:
+    """
+    Measure a trainer's generator on texts that no stage has seen: likelihood, and BLEU of fresh samples.
+
+    Args:
+        trainer (`SeqGANTrainer`): Holds the generator.
+        texts (`Dataset`): The test texts; both they and the samples end at `max_completion_length`.
+        num_samples (`int`): Texts to sample, from a fixed seed.
+        when (`str`): Beside the progress bar.
+
+    Returns:
+        `tuple`: the metrics, and the samples as strings.
+    """
+    held_out = trainer.evaluate(texts)
+    sampled = sample_texts(
+        trainer.model, trainer.text_format, num_samples, seed=trainer.args.seed, description=f"Sampling {when}"
+    )
+    samples = trainer.discriminator.decode(sampled)
+    tokenizer = trainer.processing_class
+    assert tokenizer is not None  # recipes on texts have one
+    rows = prepare_dataset(texts, tokenizer, trainer.text_format)
+    references = tokenizer.batch_decode([row["completion_ids"] for row in rows], skip_special_tokens=True)
+    metrics = {"nll": held_out["eval_nll"], "perplexity": held_out["eval_perplexity"]}
+    return metrics | bleu_of_samples(samples, references), samples
+
+
+def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None:
+    """
+    Save a run's pair and its report in `output_dir`, print the table and samples, and push if asked.
+
+    Args:
+        trainer (`SeqGANTrainer`): After training.
+        report (`dict`): `stages` for the table, `samples` to show, and what else to keep in `metrics.json`.
+        caption (`str`): Says what the table's figures are.
+    """
+    output_dir = Path(trainer.args.output_dir)
+    trainer.save_model()
+    (output_dir / "metrics.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    tqdm.write(f"\n{caption}")
+    tqdm.write(stages_table(report["stages"]))
+    tqdm.write("\nSamples:")
+    for sample in report["samples"]:
+        tqdm.write(f"  - {' '.join(sample.split())}")
+    tqdm.write(
+        f"\nSaved: generator in {output_dir}, its discriminator in {output_dir / 'discriminator'}, metrics.json."
+    )
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+
+
+def game_settings(config: SeqGANConfig) -> dict[str, Any]:
+    """Return the settings of the game itself, without those of `TrainingArguments` that are not set to play it."""
+    own = set(SeqGANConfig.__annotations__) | {"max_steps", "per_device_train_batch_size", "seed", "max_grad_norm"}
+    return {name: value for name, value in config.to_dict().items() if name in own}

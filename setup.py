@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+extras = {
+    "peft": ["peft>=0.18"],
+    "plots": ["matplotlib>=3.8"],
+    "test": ["pytest>=8", "nltk>=3.9", "sacrebleu>=2.4", "scipy>=1.11", "peft>=0.18"],
+}
+extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2"]
+
+setup(
+    name="seqgan_hf",
+    version="0.1.0",
+    description="Adversarial fine-tuning of causal language models: SeqGAN for the Hugging Face stack",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["seqgan_hf", "seqgan_hf.*"]),
+    package_data={"seqgan_hf": ["py.typed", "metrics/*/README.md"]},
+    install_requires=[
+        "torch>=2.11",
+        "transformers>=5.17,<6",
+        "datasets>=4.0,<6",
+        "tokenizers>=0.22",
+        "accelerate>=1.10,<2",
+        "evaluate>=0.4.5",
+        "numpy>=1.26",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+    ],
+    extras_require=extras,
+)
