@@ -100,7 +100,7 @@ class SeqGANConfig(TrainingArguments):
         },
     )
     baseline: str = field(
-        default="leave_one_out",  # the paper has `none`, under which any positive reward sharpens the generator
+        default="leave_one_out",  # the paper has `none`, under which even a constant reward moves the generator
         metadata={
             "help": "What is subtracted from a token's reward: `none` (the paper), `leave_one_out` (the mean of the "
             "other completions of the batch at that position), `group_leave_one_out` (the same over the "

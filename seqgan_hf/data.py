@@ -288,10 +288,15 @@ def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, 
         `tuple`: the texts to train on, and those held out; neither is empty.
 
     Raises:
-        ValueError: If there are fewer than 2 texts.
+        ValueError: If nothing would be left to train on.
     """
     if isinstance(dataset, IterableDataset):
         count = max(int(share * _MOST_HELD_OUT), 1)
+        if next(iter(dataset.skip(count)), None) is None:
+            raise ValueError(
+                f"The first {count} texts of a stream are held out from the discriminator, and this one has no more. Pass "
+                "a map-style dataset, or lower `discriminator_holdout`."
+            )
         return dataset.skip(count), dataset.take(count)
     if len(dataset) < 2:
         raise ValueError(

@@ -284,8 +284,9 @@ def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizer
     if positions is not None and "roberta" in model.config.model_type:
         # RoBERTa and its kin number positions from the padding id on.
         positions -= (model.config.pad_token_id or 0) + 1
-    limits = [limit for limit in (positions, getattr(processing_class, "model_max_length", None)) if limit]
-    return min(limits, default=None)
+    limits = [positions, getattr(processing_class, "model_max_length", None)]
+    # Tokenizers without a limit say 1e30.
+    return min((limit for limit in limits if limit is not None and limit < 1e9), default=None)
 
 
 def _own_tokenizer(

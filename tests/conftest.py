@@ -2,6 +2,9 @@
 
 import copy
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +30,7 @@ from transformers import (
 )
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from seqgan_hf.loading import train_tokenizer
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -88,3 +92,39 @@ def tiny_model(_models: dict[str, PreTrainedModel]) -> Callable[[str], PreTraine
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+SENTENCES = [
+    "we work for the town", "the town works for us", "a bridge is a promise", "the school is open", "we open the school",
+    "the nurse works at night", "a promise is work", "the bridge is open at night", "us and the town", "we promise a school",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def _tokenizer():
+    return train_tokenizer(SENTENCES, vocab_size=280)
+
+
+@pytest.fixture
+def tokenizer(_tokenizer):
+    """Return a byte-level BPE tokenizer of 280 tokens with BOS, EOS and padding."""
+    return copy.deepcopy(_tokenizer)
+
+
+@pytest.fixture
+def run_elsewhere(tmp_path):
+    """Return a function that runs Python source in a process that cannot import this package, and gives its output."""
+
+    def run(source: str, *arguments: str) -> str:
+        script = tmp_path / "elsewhere.py"
+        blocked = "import sys; sys.modules['seqgan_hf'] = None; del sys.modules['seqgan_hf']\n"
+        script.write_text(blocked + textwrap.dedent(source), encoding="utf-8")
+        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
+        result = subprocess.run(
+            [sys.executable, str(script), *map(str, arguments)],
+            capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run

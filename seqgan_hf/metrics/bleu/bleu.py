@@ -7,7 +7,8 @@ BLEU of free text: every hypothesis against a whole corpus, as SeqGAN reports it
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import datasets
 import evaluate

@@ -1,0 +1,213 @@
+import logging
+import re
+
+import pytest
+from conftest import SENTENCES
+from datasets import Dataset, DatasetDict, IterableDataset
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from seqgan_hf.data import (
+    RealTexts,
+    TextFormat,
+    check_context,
+    generator_and_discriminator_folds,
+    hold_out,
+    is_conditional,
+    prepare_dataset,
+)
+
+
+def text_format(tokenizer, length=30):
+    return TextFormat(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, length)
+
+
+def as_stream(dataset):
+    return dataset.to_iterable_dataset()
+
+
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+def test_text_becomes_start_token_and_completion_with_eos(kind, tokenizer):
+    dataset = kind(Dataset.from_dict({"text": SENTENCES, "other": list(range(10))}))
+    rows = list(prepare_dataset(dataset, tokenizer, text_format(tokenizer)))
+    assert len(rows) == 10 and set(rows[0]) == {"prompt_ids", "completion_ids"}
+    assert rows[0]["prompt_ids"] == [tokenizer.bos_token_id]
+    assert rows[0]["completion_ids"][-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(rows[0]["completion_ids"][:-1]) == SENTENCES[0]
+
+
+def test_prompt_and_completion_stay_apart(tokenizer):
+    dataset = Dataset.from_dict({"prompt": ["we work", ""], "completion": [" for us", "the town"]})
+    assert is_conditional(dataset)
+    first, second = prepare_dataset(dataset, tokenizer, text_format(tokenizer))
+    assert tokenizer.decode(first["prompt_ids"]) == "we work"
+    assert tokenizer.decode(first["completion_ids"]) == " for us</s>"
+    assert second["prompt_ids"] == [tokenizer.bos_token_id]
+
+
+def test_input_ids_lose_bos_and_gain_eos_where_a_tokenizer_says_so(tokenizer):
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    dataset = Dataset.from_dict({"input_ids": [[bos, 7, 8, eos], [7, 8], [9]]})
+    rows = prepare_dataset(dataset, tokenizer, text_format(tokenizer))
+    assert list(rows["completion_ids"]) == [[7, 8, eos], [7, 8, eos], [9, eos]]
+
+
+def test_input_ids_without_tokenizer_or_eos_stay_as_they_are():
+    """The synthetic oracle: its start token 0 is also a word, so a text may begin with it."""
+    dataset = Dataset.from_dict({"input_ids": [[0, 7, 8], [7, 0, 0]]})
+    rows = prepare_dataset(dataset, None, TextFormat(0, None, 0, 3))
+    assert list(rows["completion_ids"]) == [[0, 7, 8], [7, 0, 0]]
+
+
+def test_a_long_text_is_cut_without_eos(tokenizer):
+    dataset = Dataset.from_dict({"text": ["we work for the town at night"]})
+    (row,) = prepare_dataset(dataset, tokenizer, text_format(tokenizer, length=3))
+    assert len(row["completion_ids"]) == 3 and tokenizer.eos_token_id not in row["completion_ids"]
+
+
+def test_a_long_text_can_be_an_error(tokenizer):
+    dataset = Dataset.from_dict({"text": ["we", "we work for the town at night and the bridge is open"]})
+    count = len(tokenizer(dataset["text"][1])["input_ids"]) + 1
+    message = f"Row 1 of `eval_dataset` has {count} tokens, EOS included, more than `max_completion_length` (5)."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prepare_dataset(dataset, tokenizer, text_format(tokenizer, 5), "eval_dataset", long_texts="error")
+
+
+def test_blank_rows_are_left_out(tokenizer):
+    rows = prepare_dataset(Dataset.from_dict({"text": ["", "we work", ""]}), tokenizer, text_format(tokenizer))
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        (Dataset.from_dict({"text": []}), ValueError, "`train_dataset` is empty. Check its path, split and filters"),
+        (
+            IterableDataset.from_generator(lambda: iter(())),
+            ValueError,
+            "`train_dataset` is empty. Check its path, split and filters",
+        ),
+        (
+            Dataset.from_dict({"speech": ["a"], "year": [1]}),
+            ValueError,
+            "`train_dataset` needs a column `text`, or `prompt` and `completion`, or `input_ids`; got "
+            "['speech', 'year']. Rename yours by `dataset.rename_column(...)`, or pass `--text_column` to a recipe.",
+        ),
+        (Dataset.from_dict({"text": ["", ""]}), ValueError, "`train_dataset` has rows, but each of them is blank."),
+        (
+            Dataset.from_dict({"text": ["a", None]}),
+            ValueError,
+            "Row 1 of `train_dataset` has a NoneType in column `text` where text is expected.",
+        ),
+        (
+            DatasetDict(train=Dataset.from_dict({"text": ["a"]})),
+            TypeError,
+            "`train_dataset` must be a `datasets.Dataset` or `IterableDataset`; got DatasetDict. Pass one split",
+        ),
+    ],
+)
+def test_unusable_datasets_are_refused_by_name(dataset, error, message, tokenizer):
+    with pytest.raises(error, match=re.escape(message)):
+        prepare_dataset(dataset, tokenizer, text_format(tokenizer))
+
+
+def test_text_without_a_tokenizer_is_refused():
+    message = "`train_dataset` holds text, so the generator's tokenizer must be passed as `processing_class`."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prepare_dataset(Dataset.from_dict({"text": ["a"]}), None, TextFormat(0, None, 0, 3))
+
+
+def test_a_prompt_longer_than_the_context_is_refused():
+    dataset = Dataset.from_dict({"prompt_ids": [[1], [1] * 60], "completion_ids": [[2], [2]]})
+    message = (
+        "Row 1 needs 60 prompt tokens and up to 10 of completion, but the generator reads 64 tokens at most. "
+        "Lower `max_completion_length` or shorten the prompt."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_context(dataset, TextFormat(1, 2, 0, 10), 64, "generator")
+    check_context(dataset, TextFormat(1, 2, 0, 4), 64, "generator")
+
+
+def gpt2_without(*missing):
+    names = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)
+    for name, value in names.items():
+        setattr(config, name, None if name in missing else value)
+    return GPT2LMHeadModel(config)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected", "said"),
+    [
+        (("pad_token_id",), TextFormat(1, 2, 2, 9), "has no padding token: rows are filled with token 2"),
+        (("eos_token_id",), TextFormat(1, None, 0, 9), "has no EOS token: every completion has 9 tokens."),
+        (("bos_token_id",), TextFormat(2, 2, 0, 9), "has no BOS token: texts start from its EOS token, 2."),
+    ],
+)
+def test_missing_special_tokens_are_resolved_and_said(missing, expected, said, caplog):
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    logging.getLogger("seqgan_hf.data").setLevel(logging.INFO)
+    with caplog.at_level(logging.INFO, logger="seqgan_hf.data"):
+        assert TextFormat.from_model(gpt2_without(*missing), None, 9) == expected
+    assert said in caplog.text
+
+
+def test_a_generator_that_cannot_start_is_refused():
+    with pytest.raises(ValueError, match="needs a BOS or an EOS token to start a text from"):
+        TextFormat.from_model(gpt2_without("bos_token_id", "eos_token_id"), None, 9)
+
+
+def prepared(count):
+    return Dataset.from_dict({"prompt_ids": [[1]] * count, "completion_ids": [[i, 2] for i in range(3, 3 + count)]})
+
+
+def first_tokens(texts):
+    return texts.completion_ids[:, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+def test_real_texts_are_endless_shuffled_and_resumable(kind):
+    texts = RealTexts(kind(prepared(7)), pad_token_id=0, seed=5)
+    epochs = [first_tokens(texts.next(7)) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(3, 10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] and epochs[0] != list(range(3, 10))
+    texts.next(4)
+    state = texts.state_dict()
+    expected = first_tokens(texts.next(9))
+    again = RealTexts(kind(prepared(7)), pad_token_id=0, seed=5)
+    again.load_state_dict(state)
+    assert first_tokens(again.next(9)) == expected
+
+
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+def test_folds_are_disjoint_and_cross_fitting_swaps_them(kind):
+    def tokens(fold):
+        return {row["completion_ids"][0] for row in fold}
+
+    dataset = kind(prepared(11))
+    (generator,), (discriminator,) = generator_and_discriminator_folds(dataset, "held_out", seed=1)
+    assert not tokens(generator) & tokens(discriminator)
+    assert tokens(generator) | tokens(discriminator) == set(range(3, 14))
+    generator_folds, discriminator_folds = generator_and_discriminator_folds(dataset, "cross_fit", seed=1)
+    assert [tokens(f) for f in generator_folds] == [tokens(f) for f in discriminator_folds[::-1]]
+    assert tokens(generator_folds[0]) == tokens(generator)
+    (same,), (also,) = generator_and_discriminator_folds(dataset, "same", seed=1)
+    assert same is also is dataset
+
+
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+def test_held_out_texts_are_never_trained_on(kind):
+    train, held_out = hold_out(kind(prepared(2000)), share=0.1, seed=1)
+    train, held_out = ({row["completion_ids"][0] for row in part} for part in (train, held_out))
+    assert not train & held_out and len(train | held_out) == 2000
+    assert len(held_out) == (200 if kind is not as_stream else 100)
+
+
+def test_a_stream_too_short_to_hold_out_from_is_refused():
+    with pytest.raises(ValueError, match="The first 100 texts of a stream are held out"):
+        hold_out(as_stream(prepared(100)), share=0.1, seed=1)
+
+
+def test_one_text_is_too_few_to_hold_out():
+    with pytest.raises(ValueError, match="needs at least 2 real texts"):
+        hold_out(prepared(1), share=0.1, seed=1)
