@@ -7,7 +7,7 @@ extras = {
     "plots": ["matplotlib>=3.8"],
     "test": ["pytest>=8", "nltk>=3.9", "sacrebleu>=2.4", "scipy>=1.11", "peft>=0.18"],
 }
-extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2"]
+extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]
 
 setup(
     name="seqgan_hf",

@@ -294,8 +294,8 @@ def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, 
         count = max(int(share * _MOST_HELD_OUT), 1)
         if next(iter(dataset.skip(count)), None) is None:
             raise ValueError(
-                f"The first {count} texts of a stream are held out from the discriminator, and this one has no more. Pass "
-                "a map-style dataset, or lower `discriminator_holdout`."
+                f"The first {count} texts of a stream are held out from the discriminator, and this one has no more. "
+                "Pass a map-style dataset, or lower `discriminator_holdout`."
             )
         return dataset.skip(count), dataset.take(count)
     if len(dataset) < 2:

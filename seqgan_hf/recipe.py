@@ -49,9 +49,9 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
         )
     splits = {name: _only_texts(split, args) for name, split in loaded.items()}
     train = splits["train"].shuffle(seed=seed)
+    count = min(max(round(_TEST_SHARE * len(train)), 1), _MOST_TEST_TEXTS)
     for name in ("validation", "test"):
         if name not in splits:
-            count = min(max(round(_TEST_SHARE * len(train)), 1), _MOST_TEST_TEXTS)
             if len(train) <= count:
                 raise ValueError(f"`{args.dataset_name}` has too few texts to hold out a split: {len(train)}.")
             splits[name] = train.select(range(len(train) - count, len(train)))

@@ -95,8 +95,10 @@ def _seed() -> None:
 
 
 SENTENCES = [
-    "we work for the town", "the town works for us", "a bridge is a promise", "the school is open", "we open the school",
-    "the nurse works at night", "a promise is work", "the bridge is open at night", "us and the town", "we promise a school",
+    "we work for the town", "the town works for us", "a bridge is a promise", "the school is open",
+    "we open the school", "the nurse works at night", "a promise is work", "the bridge is open at night",
+    "us and the town",
+    "we promise a school",
 ]  # fmt: skip
 
 
@@ -128,3 +130,19 @@ def run_elsewhere(tmp_path):
         return result.stdout
 
     return run
+
+
+@pytest.fixture
+def unreachable_hub(monkeypatch, tmp_path):
+    """Point the Hub clients at a closed port of this machine, as if there were no network."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    # The clients try five times, and wait in between.
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny_model):
     with torch.no_grad():
         next(judge.model.parameters())[4].fill_(float("nan"))
     before = {name: value.clone() for name, value in judge.model.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="The discriminator's loss is nan. Its weights are as before"):
+    with pytest.raises(FloatingPointError, match=r"The discriminator's loss is nan\. Its weights are as before"):
         judge.update(REAL, GENERATED, epochs=1, seed=1)
     for name, value in judge.model.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True)

@@ -1,0 +1,89 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seqgan_hf import SeqGANConfig
+from seqgan_hf.config import SyntheticRecipeArguments, TextRecipeArguments, parse_config
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+CLASSES = (TextRecipeArguments, SeqGANConfig)
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_flags_come_over_the_yaml_file(tmp_path):
+    path = write(tmp_path, "dataset_name: here.txt\nlearning_rate: 1e-3\nmle_coef: 0.5\nfrom_scratch: true\n")
+    args, config = parse_config(CLASSES, [path, "--mle_coef", "0.25", "--output_dir", str(tmp_path)])
+    assert (args.dataset_name, args.from_scratch) == ("here.txt", True)
+    assert (config.learning_rate, config.mle_coef) == (1e-3, 0.25)
+
+
+def test_dictionaries_and_lists_of_a_yaml_file_arrive(tmp_path):
+    text = "model_init_kwargs:\n  revision: v1\nreport_to: [none]\n"
+    (config,) = parse_config((SeqGANConfig,), [write(tmp_path, text), "--output_dir", str(tmp_path)])
+    assert config.init_kwargs("model") == {"revision": "v1"}
+    assert config.report_to == []
+
+
+def test_paths_beside_the_yaml_file_are_found_from_anywhere(tmp_path):
+    args, _ = parse_config(CLASSES, [write(tmp_path, "dataset_name: ../speech.txt\n")])
+    assert Path(args.dataset_name) == tmp_path / ".." / "speech.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "num_rollout: 4\n",
+            "has an unknown key `num_rollout`. Did you mean `num_rollouts`? See --help for all keys.",
+        ),
+        ("- a\n- b\n", "must hold `field: value` lines; got a list."),
+    ],
+)
+def test_a_wrong_yaml_file_is_refused(text, message, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_config(CLASSES, [write(tmp_path, text)])
+
+
+def test_a_missing_yaml_file_is_named():
+    with pytest.raises(ValueError, match=re.escape("There is no configuration file nowhere.yaml.")):
+        parse_config(CLASSES, ["nowhere.yaml"])
+
+
+def test_presets_by_name_by_flag_and_by_default(tmp_path):
+    for name, rate in (("sample", "1e-1"), ("from_scratch", "1e-2"), ("pretrained", "1e-3")):
+        (tmp_path / f"{name}.yaml").write_text(f"dataset_name: x\nlearning_rate: {rate}\n")
+
+    def rate(*argv):
+        return parse_config(CLASSES, argv, presets=tmp_path, default_preset="pretrained")[1].learning_rate
+
+    assert (rate(), rate("--sample"), rate("--preset", "from_scratch")) == (1e-3, 1e-1, 1e-2)
+    message = "`--preset` must be one of from_scratch, pretrained, sample; got small."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rate("--preset", "small")
+    with pytest.raises(ValueError, match="--from_scratch and --sample are two presets"):
+        rate("--sample", "--from_scratch")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_preset_parses(path, tmp_path):
+    own = SyntheticRecipeArguments if path.parent.name == "synthetic_oracle" else TextRecipeArguments
+    args, config = parse_config((own, SeqGANConfig), [str(path)])
+    for key, value in yaml.safe_load(path.read_text()).items():
+        got = getattr(args if hasattr(args, key) else config, key)
+        if isinstance(value, str) and value.startswith("../"):
+            assert Path(got).resolve() == (path.parent / value).resolve() and Path(got).exists(), key
+        else:
+            assert getattr(got, "value", got) == value, key
+
+
+def test_recipes_are_short():
+    for recipe in RECIPES.glob("*.py"):
+        lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.strip()]
+        assert len(lines) < 80, recipe.name
