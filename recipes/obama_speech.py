@@ -7,7 +7,8 @@ Fine-tune a language model on Barack Obama's speeches against a discriminator (S
     accelerate launch recipes/obama_speech.py my_run.yaml --max_steps 100
 
 By default the paper's corpus is read; `--dataset_name` takes any other, for example
-`--dataset_name jsulz/state-of-the-union-addresses --text_column speech_html --keep_rows "potus=Barack Obama"`.
+`--dataset_name jsulz/state-of-the-union-addresses --text_column NAME --keep_rows "potus=Barack Obama"
+--split_paragraphs`, whose rows are whole addresses.
 All flags: --help. The presets are the YAML files in recipes/configs/obama_speech.
 """
 
@@ -16,8 +17,8 @@ from pathlib import Path
 from transformers import set_seed
 
 from seqgan_hf import SeqGANConfig
-from seqgan_hf.config import TextRecipeArguments, parse_config
-from seqgan_hf.recipe import load_networks, load_splits, play
+from seqgan_hf.config import parse_config
+from seqgan_hf.recipe import TextRecipeArguments, load_networks, load_splits, play
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,11 +22,12 @@ from seqgan_hf import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
-from seqgan_hf.config import SyntheticRecipeArguments, parse_config
-from seqgan_hf.data import TextFormat, generator_and_discriminator_folds, prepare_dataset
+from seqgan_hf.config import parse_config
+from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle, mean_nll, sample_texts
 from seqgan_hf.pretraining import pretrain_generator
-from seqgan_hf.recipe import finish, game_settings
+from seqgan_hf.recipe import SyntheticRecipeArguments, finish, game_settings, which_checkpoint
+from seqgan_hf.streams import generator_and_discriminator_folds
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,10 +71,12 @@ def main(argv: list[str] | None = None) -> None:
         }
 
     stages = {"MLE": nll(), f"MLE, temperature {args.rival_temperature}": nll(args.rival_temperature)}
-    discriminator = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=oracle.config.vocab_size))
+    discriminator = TextCNNForSequenceClassification(
+        TextCNNConfig(vocab_size=oracle.config.vocab_size, pad_token_id=0)
+    )
     trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=test)
     print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=which_checkpoint(config))
     stages["SeqGAN"] = nll()
     settings = {**dataclasses.asdict(args), **game_settings(config)}
     report = {"stages": stages, "first_stage": first_stage, "samples": [], "settings": settings}

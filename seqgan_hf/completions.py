@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from .masking import left_align
 
@@ -94,3 +95,21 @@ class Completions:
         ids = torch.cat([self.prompt_ids, self.completion_ids], dim=1)
         mask = torch.cat([self.prompt_mask, self.completion_mask], dim=1)
         return left_align(ids, mask, pad_token_id)
+
+
+def decode_ids(ids: torch.Tensor, mask: torch.Tensor, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
+    """
+    Return texts as strings, without special tokens and exactly as their tokens spell them.
+
+    Args:
+        ids (`torch.Tensor` of shape `(batch_size, length)`): Token ids with padding anywhere.
+        mask (`torch.Tensor` of shape `(batch_size, length)`): 1 where a token counts.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): `None`: the ids are written as numbers.
+
+    Returns:
+        `list[str]`
+    """
+    rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
+    if tokenizer is None:
+        return [" ".join(map(str, row)) for row in rows]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -111,6 +111,13 @@ class SeqGANConfig(TrainingArguments):
     whiten_advantages: bool = field(
         default=False, metadata={"help": "Scale the advantages of a batch to mean 0 and standard deviation 1."}
     )
+    disable_dropout: bool = field(
+        default=True,
+        metadata={
+            "help": "Switch the generator's dropout off in the game, so that it learns from the distribution that was "
+            "sampled."
+        },
+    )
     reward_control: str = field(
         default="none",
         metadata={
@@ -165,7 +172,7 @@ class SeqGANConfig(TrainingArguments):
         metadata={
             "help": "Which real texts the discriminator learns from: `same` (all, as the generator), `held_out` (a half "
             "that the generator never learns from), `cross_fit` (two halves: each round the generator's likelihood term "
-            "takes one and the discriminator the other, and they swap).",
+            "takes one and the discriminator the other, and they swap; a stage before the game takes the first half).",
             "choices": DISCRIMINATOR_DATA,
         },
     )
@@ -221,6 +228,8 @@ class SeqGANConfig(TrainingArguments):
         return dict(kwargs or {})
 
     def _check_ranges(self) -> None:
+        if self.discriminator_learning_rate <= 0:
+            raise ValueError(f"`discriminator_learning_rate` must be above 0; got {self.discriminator_learning_rate}.")
         if self.temperature <= 0:
             raise ValueError(
                 f"`temperature` must be above 0; got {self.temperature}. Greedy decoding has no gradient."
@@ -300,6 +309,8 @@ def parse_config(
     path: Path | None = None
     if argv and argv[0].endswith((".yaml", ".yml")):
         path = Path(argv.pop(0))
+        if presets is not None and _choose_preset(Path(presets), argv, None)[0] is not None:
+            raise ValueError(f"{path} and a preset were given: give one, and set what differs by flags.")
     elif presets is not None:
         path, argv = _choose_preset(Path(presets), argv, default_preset)
     if path is not None:
@@ -351,89 +362,3 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
             value = path.parent / value
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
-
-
-@dataclass
-class TextRecipeArguments:
-    """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
-
-    dataset_name: str = field(
-        metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
-    )
-    sample: bool = field(
-        default=False,
-        metadata={"help": "A quick run that needs no network: a bundled text, small networks from scratch."},
-    )
-    from_scratch: bool = field(
-        default=False,
-        metadata={"help": "Train a tokenizer on the texts, and the paper's LSTM and CNN, instead of loading models."},
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
-    text_column: str = field(default="text", metadata={"help": "The column that holds the texts."})
-    keep_rows: str | None = field(
-        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
-    )
-    max_samples: int | None = field(default=None, metadata={"help": "Use at most so many training texts."})
-    model_name_or_path: str = field(
-        default="distilbert/distilgpt2", metadata={"help": "The generator: Hub id or local path of a causal model."}
-    )
-    discriminator_name_or_path: str = field(
-        default="distilbert/distilroberta-base", metadata={"help": "The discriminator: Hub id or local path."}
-    )
-    vocab_size: int = field(default=4000, metadata={"help": "From scratch: tokens of the tokenizer, at least 259."})
-    embedding_size: int = field(
-        default=32,  # the authors' code
-        metadata={"help": "From scratch: width of the generator's embedding."},
-    )
-    hidden_size: int = field(
-        default=32,  # the authors' code
-        metadata={"help": "From scratch: width of the generator's LSTM."},
-    )
-    generator_dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of the generator."})
-    mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
-    mle_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of that stage."})
-    mle_batch_size: int = field(default=16, metadata={"help": "Texts per update in that stage."})
-    mle_patience: int = field(
-        default=2, metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."}
-    )
-    num_test_samples: int = field(
-        default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
-    )
-
-
-@dataclass
-class SyntheticRecipeArguments:
-    """What the synthetic recipe can be told, beside [`SeqGANConfig`]. The length is `max_completion_length`."""
-
-    oracle: str | None = field(
-        default=None, metadata={"help": "An oracle's parameters (.npz); by default one is drawn from `oracle_seed`."}
-    )
-    oracle_seed: int = field(default=88, metadata={"help": "Draws the oracle, where none is given."})
-    num_texts: int = field(
-        default=10_000,  # the paper
-        metadata={"help": "Texts sampled from the oracle to train on, and as many to test on."},
-    )
-    num_test_samples: int = field(
-        default=10_000,  # the authors' code; the paper has 100,000
-        metadata={"help": "Texts sampled from the generator for NLL_oracle."},
-    )
-    embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
-    hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
-    mle_epochs: float = field(
-        default=120.0,  # the authors' code
-        metadata={"help": "Epochs of maximum likelihood before the game, at most."},
-    )
-    mle_learning_rate: float = field(
-        default=1e-2,  # the authors' code
-        metadata={"help": "Learning rate of that stage."},
-    )
-    mle_batch_size: int = field(default=64, metadata={"help": "Texts per update in that stage."})  # the paper
-    mle_patience: int = field(
-        default=0,  # the paper overfits
-        metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."},
-    )
-    rival_temperature: float = field(
-        default=0.75,
-        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
-    )

@@ -1,22 +1,17 @@
 """Any supported dataset becomes rows of `prompt_ids` and `completion_ids`, prompts for G, and endless real batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
-import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .completions import Completions
-
 logger = logging.get_logger(__name__)
 
 AnyDataset: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007  (mypy takes no `|` here)
-_SHUFFLE_BUFFER = 1000
-_MOST_HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
@@ -29,12 +24,14 @@ class TextFormat:
         eos_token_id (`int`, *optional*): Ends a completion. `None`: completions run to their full length.
         pad_token_id (`int`): Fills rows; masks keep it from being read.
         max_completion_length (`int`): The most tokens of a completion, EOS included.
+        pad_is_a_token (`bool`): Whether the padding token may stand in a text, too.
     """
 
     start_token_id: int
     eos_token_id: int | None
     pad_token_id: int
     max_completion_length: int
+    pad_is_a_token: bool = False
 
     @classmethod
     def from_model(
@@ -55,8 +52,9 @@ class TextFormat:
             `TextFormat`
 
         Raises:
-            ValueError: If there is neither BOS nor EOS to start a text from.
+            ValueError: If there is neither BOS nor EOS to start a text from, or the model does not know them.
         """
+        vocab_size = model.get_input_embeddings().num_embeddings
 
         def find(name: str) -> int | None:
             value = getattr(processing_class, name, None)
@@ -75,15 +73,27 @@ class TextFormat:
             start = eos
         if eos is None:
             logger.info(f"The generator has no EOS token: every completion has {max_completion_length} tokens.")
-        if pad is None:
+        if max(start, eos or 0) >= vocab_size:
+            raise ValueError(
+                f"BOS {start} or EOS {eos} of the tokenizer is unknown to the generator, which has {vocab_size} tokens. "
+                "Call `model.resize_token_embeddings(len(tokenizer))` after adding tokens."
+            )
+        if pad is None or pad >= vocab_size:
+            missing = "no padding token" if pad is None else f"no embedding of its padding token, {pad}"
             pad = eos if eos is not None else 0
-            logger.info(f"The generator has no padding token: rows are filled with token {pad}, which masks hide.")
-        return cls(start, eos, pad, max_completion_length)
+            logger.info(f"The generator has {missing}: rows are filled with token {pad}, which masks hide.")
+        # Without EOS nothing tells special tokens from words.
+        return cls(start, eos, pad, max_completion_length, pad_is_a_token=eos is None or pad == eos)
 
 
-def is_conditional(dataset: AnyDataset) -> bool:
-    """Tell whether the rows bring prompts of their own (columns `prompt` and `completion`)."""
-    return "prompt" in _column_names(dataset)
+def is_conditional(dataset: AnyDataset, text_format: TextFormat) -> bool:
+    """Tell whether the rows bring prompts of their own, or all start from the same token."""
+    columns = _column_names(dataset)
+    if {"prompt_ids", "completion_ids"} <= columns:
+        start = [text_format.start_token_id]
+        prompts = dataset["prompt_ids"] if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt_ids"]]
+        return any(list(prompt) != start for prompt in prompts)
+    return {"prompt", "completion"} <= columns
 
 
 def prepare_dataset(
@@ -92,17 +102,21 @@ def prepare_dataset(
     text_format: TextFormat,
     name: str = "train_dataset",
     long_texts: str = "truncate",
+    context_lengths: Mapping[str, int] | None = None,
 ) -> AnyDataset:
     """
     Turn a supported dataset into rows of `prompt_ids` and `completion_ids`.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`): Columns `text`; or `prompt` and `completion`; or `input_ids`.
+        dataset (`Dataset` or `IterableDataset`): Columns `text`; or `prompt` and `completion`; or `input_ids` (what an
+            `attention_mask` hides is left out); or rows that this function made.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer; needed unless the rows
-            are `input_ids`.
+            are ids.
         text_format (`TextFormat`): The generator's special tokens and the most tokens of a completion.
         name (`str`): What to call the dataset in errors.
         long_texts (`str`): `truncate` or `error`, for texts longer than `max_completion_length`.
+        context_lengths (`Mapping[str, int]`, *optional*): The most tokens that each reader, `generator` or
+            `discriminator`, reads at once; a prompt must leave room for a whole completion.
 
     Returns:
         `Dataset` or `IterableDataset`: the same kind; rows without a single token are left out.
@@ -119,62 +133,59 @@ def prepare_dataset(
     columns = _column_names(dataset)
     if not columns or not _has_rows(dataset):
         raise ValueError(f"`{name}` is empty. Check its path, split and filters: at least one text is needed.")
-    if {"prompt_ids", "completion_ids"} <= columns:
-        return dataset
-    if not ("text" in columns or "input_ids" in columns or {"prompt", "completion"} <= columns):
+    source = next((source for source in _SOURCES if set(source) <= columns), None)
+    if source is None:
         raise ValueError(
             f"`{name}` needs a column `text`, or `prompt` and `completion`, or `input_ids`; got {sorted(columns)}. "
             "Rename yours by `dataset.rename_column(...)`, or pass `--text_column` to a recipe."
         )
-    if "prompt" not in columns and "text" not in columns:
-        tokenizer = None
-    elif processing_class is None:
+    if processing_class is None and source in _TEXT_SOURCES:
         raise ValueError(f"`{name}` holds text, so the generator's tokenizer must be passed as `processing_class`.")
-    else:
-        tokenizer = processing_class
-    rows = _RowEncoder(tokenizer, processing_class, text_format, name, long_texts)
-    prepared = dataset.map(rows, batched=True, with_indices=True, remove_columns=sorted(columns))
+    encoder = _RowEncoder(source, processing_class, text_format, name, long_texts, dict(context_lengths or {}))
+    # Rows formatted as tensors would not be lists of ids.
+    plain = dataset.with_format(None)
+    prepared = plain.map(encoder, batched=True, with_indices=True, remove_columns=sorted(columns))
     if not _has_rows(prepared):
         raise ValueError(f"`{name}` has rows, but each of them is blank. At least one text is needed.")
     return prepared
 
 
+_PREPARED = ("prompt_ids", "completion_ids")
+_TEXT_SOURCES = (("prompt", "completion"), ("text",))
+_SOURCES = (_PREPARED, *_TEXT_SOURCES, ("input_ids",))
+
+
+@dataclass
 class _RowEncoder:
     """Encodes a batch of rows; a class and not a closure, so that `datasets` can fingerprint and cache it."""
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase | None,
-        processing_class: PreTrainedTokenizerBase | None,
-        text_format: TextFormat,
-        name: str,
-        long_texts: str,
-    ) -> None:
-        self.tokenizer = tokenizer
-        # A row of `input_ids` may begin with BOS; without a tokenizer no id is known to be special (the synthetic
-        # oracle's start token is a word like any other).
-        self.bos_token_id = getattr(processing_class, "bos_token_id", None)
-        self.text_format = text_format
-        self.name = name
-        self.long_texts = long_texts
+    source: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase | None
+    text_format: TextFormat
+    name: str
+    long_texts: str
+    context_lengths: dict[str, int]
 
     def __call__(self, batch: Mapping[str, list], indices: list[int]) -> dict[str, list[list[int]]]:
         start = self.text_format.start_token_id
-        if "prompt" in batch:
-            completions = self._encode(batch["completion"], indices, "completion")
+        prompts = [[start]] * len(indices)
+        if self.source == _PREPARED:
+            prompts, completions = batch["prompt_ids"], batch["completion_ids"]
+        elif self.source == ("prompt", "completion"):
             prompts = self._encode(batch["prompt"], indices, "prompt", add_special_tokens=True)
             prompts = [self._without_eos(ids) or [start] for ids in prompts]
+            completions = self._encode(batch["completion"], indices, "completion")
+        elif self.source == ("text",):
+            completions = self._encode(batch["text"], indices, "text")
         else:
-            if self.tokenizer is not None:
-                completions = self._encode(batch["text"], indices, "text")
-            else:
-                completions = [ids[1:] if ids and ids[0] == self.bos_token_id else ids for ids in batch["input_ids"]]
-            prompts = [[start]] * len(completions)
-        rows = [
-            (prompt, self._finish(completion, index))
-            for prompt, completion, index in zip(prompts, completions, indices, strict=True)
-            if self._without_eos(completion)
-        ]
+            masks = batch.get("attention_mask") or [None] * len(indices)
+            completions = [self._strip(ids, mask) for ids, mask in zip(batch["input_ids"], masks, strict=True)]
+        rows = []
+        for prompt, completion, index in zip(prompts, completions, indices, strict=True):
+            finished = self._finish(list(completion), index)
+            if finished and finished[0] != self.text_format.eos_token_id:
+                self._check_room(prompt, index)
+                rows.append((list(prompt), finished))
         return {"prompt_ids": [prompt for prompt, _ in rows], "completion_ids": [ids for _, ids in rows]}
 
     def _encode(
@@ -191,15 +202,27 @@ class _RowEncoder:
         encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)
         return encoded["input_ids"]
 
+    def _strip(self, ids: list[int], mask: list[int] | None) -> list[int]:
+        """
+        Leave out padding and a start token.
+
+        Without EOS nothing sets the start token apart from a word (in the synthetic oracle it is one), so it stays.
+        """
+        kept = list(ids) if mask is None else [token for token, counts in zip(ids, mask, strict=True) if counts]
+        starts = kept[:1] == [self.text_format.start_token_id] and self.text_format.eos_token_id is not None
+        return kept[1:] if starts else kept
+
     def _without_eos(self, ids: list[int]) -> list[int]:
-        return list(ids[:-1]) if ids and ids[-1] == self.text_format.eos_token_id else list(ids)
+        return ids[:-1] if ids and ids[-1] == self.text_format.eos_token_id else ids
 
     def _finish(self, ids: list[int], index: int) -> list[int]:
-        """Close a completion with EOS, or cut it: exactly what the generator could have written."""
-        ids = self._without_eos(ids)
-        if self.text_format.eos_token_id is not None:
-            ids.append(self.text_format.eos_token_id)
-        most = self.text_format.max_completion_length
+        """End a completion at its first EOS, or cut it: exactly what the generator could have written."""
+        eos, most = self.text_format.eos_token_id, self.text_format.max_completion_length
+        if eos is not None and eos in ids:
+            ids = ids[: ids.index(eos) + 1]
+        elif eos is not None and self.source != _PREPARED:
+            # A prepared row without EOS was cut: it does not end here.
+            ids = [*ids, eos]
         if len(ids) > most and self.long_texts == "error":
             raise ValueError(
                 f"Row {index} of `{self.name}` has {len(ids)} tokens, EOS included, more than `max_completion_length` "
@@ -207,167 +230,15 @@ class _RowEncoder:
             )
         return ids[:most]
 
-
-def check_context(dataset: AnyDataset, text_format: TextFormat, context_length: int | None, reader: str) -> None:
-    """
-    Refuse prompts that leave no room for a whole completion in a network's context.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): From [`prepare_dataset`]. A stream is not read: its first row is.
-        text_format (`TextFormat`): Gives `max_completion_length`.
-        context_length (`int`, *optional*): The most tokens the network reads; `None`: no limit.
-        reader (`str`): Who reads, `generator` or `discriminator`, for the error.
-
-    Raises:
-        ValueError: Naming the first row that is too long, and both lengths.
-    """
-    if context_length is None:
-        return
-    prompts = dataset["prompt_ids"] if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt_ids"]]
-    most = text_format.max_completion_length
-    for index, prompt in enumerate(prompts):
-        if len(prompt) + most > context_length:
-            raise ValueError(
-                f"Row {index} needs {len(prompt)} prompt tokens and up to {most} of completion, but the {reader} reads "
-                f"{context_length} tokens at most. Lower `max_completion_length` or shorten the prompt."
-            )
-
-
-def generator_and_discriminator_folds(
-    dataset: AnyDataset, discriminator_data: str, seed: int
-) -> tuple[list[AnyDataset], list[AnyDataset]]:
-    """
-    Decide which real texts each network learns from in which round.
-
-    Round `r` takes the folds of index `r % len(folds)`. A maximum-likelihood stage before the game learns from the
-    generator's first fold; called with the same arguments it gets the same texts.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): The real texts, prepared or not.
-        discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
-        seed (`int`): Decides who gets which half.
-
-    Returns:
-        `tuple` of two lists of datasets: the generator's folds and the discriminator's, equally many.
-    """
-    if discriminator_data == "same":
-        return [dataset], [dataset]
-    if isinstance(dataset, Dataset):
-        if len(dataset) < 2:
-            raise ValueError(f"`discriminator_data='{discriminator_data}'` halves the texts; got {len(dataset)} text.")
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-        halves = [dataset.select(sorted(order[0::2])), dataset.select(sorted(order[1::2]))]
-    else:
-        halves = [
-            dataset.filter(_IndexParity(0), with_indices=True),
-            dataset.filter(_IndexParity(1), with_indices=True),
-        ]
-    if discriminator_data == "held_out":
-        return [halves[0]], [halves[1]]
-    return halves, halves[::-1]
-
-
-@dataclass(frozen=True)
-class _IndexParity:
-    remainder: int
-
-    def __call__(self, row: Mapping[str, Any], index: int) -> bool:
-        return index % 2 == self.remainder
-
-
-def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
-    """
-    Split off the texts on which the discriminator is tested and never trained.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): The discriminator's real texts.
-        share (`float`): In (0, 0.5]. At most 1,000 texts are held out; a stream gives its first `share * 1000`.
-        seed (`int`): Decides which.
-
-    Returns:
-        `tuple`: the texts to train on, and those held out; neither is empty.
-
-    Raises:
-        ValueError: If nothing would be left to train on.
-    """
-    if isinstance(dataset, IterableDataset):
-        count = max(int(share * _MOST_HELD_OUT), 1)
-        if next(iter(dataset.skip(count)), None) is None:
-            raise ValueError(
-                f"The first {count} texts of a stream are held out from the discriminator, and this one has no more. "
-                "Pass a map-style dataset, or lower `discriminator_holdout`."
-            )
-        return dataset.skip(count), dataset.take(count)
-    if len(dataset) < 2:
-        raise ValueError(
-            f"The discriminator needs at least 2 real texts, one to learn from and one to be tested on; got "
-            f"{len(dataset)}. Add texts to `train_dataset`."
-        )
-    count = min(max(round(share * len(dataset)), 1), _MOST_HELD_OUT)
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
-
-
-class RealTexts:
-    """
-    Endless shuffled batches of real texts, resumable at any point.
-
-    Args:
-        dataset (`Dataset` or `IterableDataset`): From [`prepare_dataset`].
-        pad_token_id (`int`): Fills the rows of a batch.
-        seed (`int`): Decides the order, on its own generator: no draw here moves the global random state.
-    """
-
-    def __init__(self, dataset: AnyDataset, pad_token_id: int, seed: int) -> None:
-        self.dataset = dataset
-        self.pad_token_id = pad_token_id
-        self.seed = seed
-        self.epoch = 0
-        self.taken = 0
-        self._rows: Iterator[Mapping[str, Any]] | None = None
-
-    def next(self, count: int) -> Completions:
-        """Return the next `count` texts, beginning a new epoch in a new order where one ends."""
-        rows: list[Mapping[str, Any]] = []
-        while len(rows) < count:
-            if self._rows is None:
-                self._rows = self._epoch_rows(skip=self.taken)
-            row = next(self._rows, None)
-            if row is None:
-                if self.taken == 0:
-                    raise ValueError("The stream of real texts is empty: nothing to learn from. Check the dataset.")
-                self.epoch, self.taken, self._rows = self.epoch + 1, 0, None
-                continue
-            self.taken += 1
-            rows.append(row)
-        return Completions.collate(rows, self.pad_token_id)
-
-    def _epoch_rows(self, skip: int) -> Iterator[Mapping[str, Any]]:
-        if isinstance(self.dataset, Dataset):
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(len(self.dataset), generator=generator).tolist()
-            return _read_in_blocks(self.dataset, order[skip:])
-        stream = self.dataset.shuffle(seed=self.seed + self.epoch, buffer_size=_SHUFFLE_BUFFER)
-        rows = iter(stream)
-        for _ in range(skip):
-            next(rows, None)
-        return rows
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the reading stands."""
-        return {"epoch": self.epoch, "taken": self.taken}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from `state`; a stream is read again up to there."""
-        self.epoch, self.taken, self._rows = int(state["epoch"]), int(state["taken"]), None
-
-
-def _read_in_blocks(dataset: Dataset, order: Sequence[int], block: int = 256) -> Iterator[Mapping[str, Any]]:
-    """Yield rows in `order`; read singly, each would cost a decoding of its own."""
-    for start in range(0, len(order), block):
-        columns = dataset[list(order[start : start + block])]
-        for prompt_ids, completion_ids in zip(columns["prompt_ids"], columns["completion_ids"], strict=True):
-            yield {"prompt_ids": prompt_ids, "completion_ids": completion_ids}
+    def _check_room(self, prompt: list[int], index: int) -> None:
+        most = self.text_format.max_completion_length
+        for reader, context_length in self.context_lengths.items():
+            if len(prompt) + most > context_length:
+                raise ValueError(
+                    f"Row {index} of `{self.name}` needs {len(prompt)} prompt tokens and up to {most} of completion, but "
+                    f"the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or shorten the "
+                    "prompt."
+                )
 
 
 def _column_names(dataset: AnyDataset) -> set[str]:

@@ -1,5 +1,6 @@
 """`Discriminator`: a sequence classifier, its tokenizer and its optimizer; it scores, learns and is tested."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .completions import Completions
+from .completions import Completions, decode_ids
 
 logger = logging.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Discriminator:
         reads_prompt (`bool`): Whether prompts stand before the completions it reads; off where all texts share one
             start token, which says nothing.
         pad_token_id (`int`): The generator's padding token.
+        pad_is_a_token (`bool`): Whether that token may stand in a text, too.
         generator_vocab_size (`int`): The ids that the generator can write.
         learning_rate (`float`): Of AdamW, constant.
         weight_decay (`float`): Of AdamW.
@@ -52,6 +54,7 @@ class Discriminator:
         reads_prompt: bool,
         pad_token_id: int,
         generator_vocab_size: int,
+        pad_is_a_token: bool = False,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
         batch_size: int = 64,
@@ -64,9 +67,10 @@ class Discriminator:
                 "with `num_labels=2`."
             )
         self.model = model
+        vocab_size = model.get_input_embeddings().num_embeddings
         self.generator_processing_class = generator_processing_class
         self.processing_class = _own_tokenizer(
-            model, generator_processing_class, processing_class, generator_vocab_size
+            vocab_size, generator_processing_class, processing_class, generator_vocab_size
         )
         self.reads_prompt = reads_prompt
         self.batch_size = batch_size
@@ -75,13 +79,18 @@ class Discriminator:
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
         model.config.id2label = dict(LABELS)
         model.config.label2id = {label: index for index, label in LABELS.items()}
-        own_pad = getattr(self.processing_class, "pad_token_id", None)
-        if model.config.pad_token_id is None:
-            # Classifiers on decoders find the last token of a text by it.
-            model.config.pad_token_id = own_pad if own_pad is not None else pad_token_id
-        self.pad_token_id = model.config.pad_token_id
-        if self.processing_class is not None and own_pad is None:
-            self.processing_class.pad_token = self.processing_class.eos_token
+        if self.processing_class is not None:
+            self.processing_class = _ready_for_batches(self.processing_class, reads_prompt)
+            model.config.pad_token_id = self.processing_class.pad_token_id
+        elif model.config.pad_token_id is None:
+            _give_padding_token(model, pad_token_id, pad_is_a_token)
+        elif model.config.pad_token_id != pad_token_id:
+            logger.warning(
+                f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
+                f"word; the generator pads with {pad_token_id}. Some classifiers take their positions from it. Set "
+                "`discriminator.config.pad_token_id` to the generator's to silence this."
+            )
+        self.pad_token_id: int = model.config.pad_token_id
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
         self.optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -106,25 +115,29 @@ class Discriminator:
             `dict`: `input_ids` and `attention_mask` of shape `(batch_size, longest)`, right-padded, on the model's
             device, and whatever else its tokenizer gives.
         """
-        ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
         if self.processing_class is None:
+            ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
             return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         strings = self.decode(texts)
         encoded = self.processing_class(
             strings, padding=True, padding_side="right", truncation=True, max_length=self.context_length,
             return_tensors="pt",
         )  # fmt: skip
+        if encoded["input_ids"].shape[1] == 0:
+            # Blank texts alone: a token is needed to read anything.
+            encoded = {name: torch.ones(len(strings), 1, dtype=torch.long) for name in encoded}
+            encoded["input_ids"].fill_(self.pad_token_id)
+        elif encoded["input_ids"].shape[1] == self.context_length:
+            logger.warning_once(
+                f"Some texts fill the {self.context_length} tokens that the discriminator reads, and are cut there. "
+                "Lower `max_completion_length`, or take a discriminator with a longer context, to silence this."
+            )
         return {name: tensor.to(self.device) for name, tensor in encoded.items()}
 
     def decode(self, texts: Completions) -> list[str]:
         """Return the texts as strings, without special tokens (or as numbers, where there is no tokenizer)."""
         ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
-        rows = [row[: int(length)].tolist() for row, length in zip(ids, mask.sum(dim=1), strict=True)]
-        if self.generator_processing_class is None:
-            return [" ".join(map(str, row)) for row in rows]
-        return self.generator_processing_class.batch_decode(
-            rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return decode_ids(ids, mask, self.generator_processing_class)
 
     @property
     def context_length(self) -> int | None:
@@ -206,14 +219,13 @@ class Discriminator:
     def _step(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The discriminator's loss is {loss.item()}. Its weights are as before this update. Lower "
-                "`discriminator_learning_rate`, or check the real texts."
-            )
+            raise _diverged(f"The discriminator's loss is {loss.item()}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.max_grad_norm > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), most)
+        if not torch.isfinite(norm):
+            raise _diverged(f"The norm of the discriminator's gradient is {norm.item()}")
         self.optimizer.step()
         return loss.detach()
 
@@ -250,6 +262,12 @@ class Discriminator:
         """Read weights that [`save`] wrote, for the model in place."""
         saved = type(self.model).from_pretrained(directory, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+
+def _diverged(what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what}. Its weights are as before this update. Lower `discriminator_learning_rate`, or check the real texts."
+    )
 
 
 def area_under_curve(real_scores: torch.Tensor, generated_scores: torch.Tensor) -> float:
@@ -290,7 +308,7 @@ def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizer
 
 
 def _own_tokenizer(
-    model: PreTrainedModel,
+    vocab_size: int,
     generator_tokenizer: PreTrainedTokenizerBase | None,
     own_tokenizer: PreTrainedTokenizerBase | None,
     generator_vocab_size: int,
@@ -307,7 +325,6 @@ def _own_tokenizer(
         and own_tokenizer.get_vocab() != generator_tokenizer.get_vocab()
     ):
         return own_tokenizer
-    vocab_size = model.get_input_embeddings().num_embeddings
     if vocab_size < generator_vocab_size:
         raise ValueError(
             f"The discriminator would read the generator's token ids, but it knows {vocab_size} tokens and the generator "
@@ -315,6 +332,32 @@ def _own_tokenizer(
             "so that texts are re-encoded, or a discriminator with the generator's vocabulary."
         )
     return None
+
+
+def _ready_for_batches(tokenizer: PreTrainedTokenizerBase, reads_prompt: bool) -> PreTrainedTokenizerBase:
+    """Return a copy that pads, and that cuts a long prompt at its beginning and not the completion behind it."""
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            "The discriminator's tokenizer has no padding token, and no EOS to stand in for it. Set its `pad_token`."
+        )
+    if reads_prompt:
+        tokenizer.truncation_side = "left"
+    return tokenizer
+
+
+def _give_padding_token(model: PreTrainedModel, pad_token_id: int, pad_is_a_token: bool) -> None:
+    """
+    Tell a model its padding token. Classifiers on decoders find the last token of a text by it.
+
+    If the generator pads with EOS, that would hide every EOS from such a classifier, so it gets a token of its own.
+    """
+    if pad_is_a_token:
+        pad_token_id = int(model.get_input_embeddings().num_embeddings)
+        model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)
+    model.config.pad_token_id = pad_token_id
 
 
 def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:

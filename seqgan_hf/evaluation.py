@@ -5,8 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from transformers import EvalPrediction
 
+from .completions import Completions
 from .metrics import Bleu
 
 
@@ -23,6 +25,31 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
     nll = float(np.sum(prediction.predictions, dtype=np.float64) / np.sum(prediction.label_ids))
     return {"nll": nll, "perplexity": math.exp(nll)}
+
+
+def completion_metrics(completions: Completions, rewards: torch.Tensor, eos_token_id: int | None) -> dict[str, float]:
+    """
+    Sum up a batch of completions and what the discriminator thought of them.
+
+    Args:
+        completions (`Completions`): The batch.
+        rewards (`torch.Tensor` of shape `(batch_size, completion_length)`): One per token.
+        eos_token_id (`int`, *optional*): Ends a completion.
+
+    Returns:
+        `dict`: `reward/mean`, `reward/std` (over tokens), `completions/mean_length` (tokens) and, where there is an EOS,
+        `completions/ended_ratio` in [0, 1].
+    """
+    counted = rewards[completions.completion_mask.bool()]
+    metrics = {
+        "reward/mean": counted.mean().item(),
+        "reward/std": counted.std(correction=0).item(),
+        "completions/mean_length": completions.lengths.float().mean().item(),
+    }
+    if eos_token_id is not None:
+        ended = (completions.completion_ids == eos_token_id) & completions.completion_mask.bool()
+        metrics["completions/ended_ratio"] = ended.any(dim=1).float().mean().item()
+    return metrics
 
 
 def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order: int = 4) -> dict[str, float]:

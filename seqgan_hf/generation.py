@@ -12,6 +12,8 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 from .completions import Completions
 from .masking import mask_after_eos
 
+# These keep their state in their modules, beside a cache that they leave empty.
+_STATE_INSIDE = ("recurrent_gemma",)
 _CACHE_NAMES = ("past_key_values", "cache_params")
 # Rows are sampled in blocks whose probabilities stay in a CPU core's cache; measured in the project's speed notes:
 # 64 rows of 5,000 take 0.5 ms in one block, and 20 times that per row in blocks of a thousand.
@@ -56,13 +58,17 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     Args:
         model (`PreTrainedModel`): The generator.
     """
-    was_training, generation_config = model.training, model.generation_config
+    # An adapter's `generate` writes its own generation_config into the model it wraps.
+    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    was_training, configs = model.training, [owner.generation_config for owner in owners]
     model.eval()
-    model.generation_config = GenerationConfig()
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = generation_config
+        for owner, config in zip(owners, configs, strict=True):
+            owner.generation_config = config
         model.train(was_training)
 
 
@@ -200,6 +206,7 @@ def decode(
 
     model_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
     outputs = model(**model_inputs, return_dict=True)
+    _require_forkable(model, outputs)
     for position in range(plan.first_length, length):
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
         logits = outputs.logits[:, -1]
@@ -238,6 +245,15 @@ def decode(
         model_inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
         outputs = model(**model_inputs, return_dict=True)
     return output
+
+
+def _require_forkable(model: PreTrainedModel, outputs: Any) -> None:
+    cache = next((outputs[name] for name in _CACHE_NAMES if outputs.get(name) is not None), None)
+    if not hasattr(cache, "reorder_cache") or model.config.model_type in _STATE_INSIDE:
+        raise ValueError(
+            f"{type(model).__name__} does not keep its state in a cache that can be forked (`reorder_cache`), so "
+            "rollouts cannot branch from it. Choose another architecture as the generator."
+        )
 
 
 def mask_keeps_going(tokens: torch.Tensor, eos_token_id: int | None) -> torch.Tensor:
@@ -281,9 +297,17 @@ def inverse_cdf_sample(scores: torch.Tensor, draws: torch.Tensor) -> torch.Tenso
 
     Returns:
         `torch.Tensor` of shape `(batch_size,)`: token ids; none has probability 0.
+
+    Raises:
+        FloatingPointError: If the scores are not finite.
     """
     cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
     total = cumulative[:, -1:]
+    if not bool(total.isfinite().all()):
+        raise FloatingPointError(
+            "The generator's logits are not finite: it diverged. Go back to the last checkpoint and lower "
+            "`learning_rate`."
+        )
     # `right=True` finds the first entry above the target, which a token of probability 0 never is; the product may round
     # up to the total, above which there is nothing.
     below_total = torch.nextafter(total, torch.zeros_like(total))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -16,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import is_peft_available
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
 
@@ -40,25 +42,49 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else "no message"
 
 
-def load_generator(model: str | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+def load_generator(model: str | PreTrainedModel, peft_config: Any | None = None, **kwargs: Any) -> Any:
     """
     Load a causal language model.
 
     Args:
         model (`str` or `PreTrainedModel`): Hub id, local path, or a model, which is returned as it is.
+        peft_config (`PeftConfig`, *optional*): Wrap the model in a new adapter, which alone is trained.
         **kwargs: For `AutoModelForCausalLM.from_pretrained`; `dtype` is float32 unless given, because a policy gradient
             in pure bfloat16 loses its small updates.
 
     Returns:
-        `PreTrainedModel`
+        `PreTrainedModel`, or `PeftModel`
 
     Raises:
         OSError: If it can be had neither locally nor from the Hub.
+        ImportError: If `peft_config` is given and peft is not installed.
     """
-    if not isinstance(model, str):
+    if isinstance(model, str):
+        with _explained(f"the generator `{model}`"):
+            model = AutoModelForCausalLM.from_pretrained(model, **{"dtype": torch.float32, **kwargs})
+    if peft_config is None:
         return model
-    with _explained(f"the generator `{model}`"):
-        return AutoModelForCausalLM.from_pretrained(model, **{"dtype": torch.float32, **kwargs})
+    if not is_peft_available():
+        raise ImportError("`peft_config` needs the package peft: pip install 'seqgan_hf[peft]'.")
+    from peft import get_peft_model
+
+    return get_peft_model(model, peft_config)
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """
+    Set every dropout of a model to 0, in place; its configuration stays.
+
+    A policy gradient needs the log-probabilities of the distribution that was sampled, and sampling has no dropout.
+
+    Args:
+        model (`nn.Module`): The generator.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.RNNBase):
+            module.dropout = 0.0
 
 
 def load_discriminator(model: str | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:

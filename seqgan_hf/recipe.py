@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,108 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .config import SeqGANConfig, TextRecipeArguments
-from .data import TextFormat, generator_and_discriminator_folds, prepare_dataset
+from .completions import Completions
+from .config import SeqGANConfig
+from .data import TextFormat, prepare_dataset
 from .evaluation import bleu_of_samples, stages_table
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .oracle import sample_texts
 from .pretraining import pretrain_generator
+from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 
 _TEST_SHARE = 0.1
 _MOST_TEST_TEXTS = 1000
+
+
+@dataclass
+class TextRecipeArguments:
+    """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
+
+    dataset_name: str = field(
+        metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
+    )
+    sample: bool = field(
+        default=False,
+        metadata={"help": "A quick run that needs no network: a bundled text, small networks from scratch."},
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Train a tokenizer on the texts, and the paper's LSTM and CNN, instead of loading models."},
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
+    text_column: str = field(default="text", metadata={"help": "The column that holds the texts."})
+    keep_rows: str | None = field(
+        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
+    )
+    split_paragraphs: bool = field(
+        default=False, metadata={"help": "Make each line of a row a text of its own, where a row is a whole speech."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Use at most so many training texts."})
+    model_name_or_path: str = field(
+        default="distilbert/distilgpt2", metadata={"help": "The generator: Hub id or local path of a causal model."}
+    )
+    discriminator_name_or_path: str = field(
+        default="distilbert/distilroberta-base", metadata={"help": "The discriminator: Hub id or local path."}
+    )
+    vocab_size: int = field(default=4000, metadata={"help": "From scratch: tokens of the tokenizer, at least 259."})
+    embedding_size: int = field(
+        default=32,  # the authors' code
+        metadata={"help": "From scratch: width of the generator's embedding."},
+    )
+    hidden_size: int = field(
+        default=32,  # the authors' code
+        metadata={"help": "From scratch: width of the generator's LSTM."},
+    )
+    generator_dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of the generator."})
+    mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
+    mle_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of that stage."})
+    mle_batch_size: int = field(default=16, metadata={"help": "Texts per update in that stage."})
+    mle_patience: int = field(
+        default=2, metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."}
+    )
+    num_test_samples: int = field(
+        default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
+    )
+
+
+@dataclass
+class SyntheticRecipeArguments:
+    """What the synthetic recipe can be told, beside [`SeqGANConfig`]. The length is `max_completion_length`."""
+
+    oracle: str | None = field(
+        default=None, metadata={"help": "An oracle's parameters (.npz); by default one is drawn from `oracle_seed`."}
+    )
+    oracle_seed: int = field(default=88, metadata={"help": "Draws the oracle, where none is given."})
+    num_texts: int = field(
+        default=10_000,  # the paper
+        metadata={"help": "Texts sampled from the oracle to train on, and as many to test on."},
+    )
+    num_test_samples: int = field(
+        default=10_000,  # the authors' code; the paper has 100,000
+        metadata={"help": "Texts sampled from the generator for NLL_oracle."},
+    )
+    embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
+    hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
+    mle_epochs: float = field(
+        default=120.0,  # the authors' code
+        metadata={"help": "Epochs of maximum likelihood before the game, at most."},
+    )
+    mle_learning_rate: float = field(
+        default=1e-2,  # the authors' code
+        metadata={"help": "Learning rate of that stage."},
+    )
+    mle_batch_size: int = field(default=64, metadata={"help": "Texts per update in that stage."})  # the paper
+    mle_patience: int = field(
+        default=0,  # the paper overfits
+        metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."},
+    )
+    rival_temperature: float = field(
+        default=0.75,
+        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
+    )
 
 
 def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
@@ -73,7 +165,13 @@ def _only_texts(dataset: Dataset, args: TextRecipeArguments) -> Dataset:
     dataset = dataset.select_columns([args.text_column])
     if args.text_column != "text":
         dataset = dataset.rename_column(args.text_column, "text")
+    if args.split_paragraphs:
+        dataset = dataset.map(_paragraphs, batched=True)
     return dataset.filter(_is_not_blank)
+
+
+def _paragraphs(batch: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {"text": [line.strip() for text in batch["text"] for line in (text or "").splitlines()]}
 
 
 @dataclass(frozen=True)
@@ -170,6 +268,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         first_stage = json.loads((stage_one / "metrics.json").read_text(encoding="utf-8"))
     else:
         print(f"\nStage 1 of 2: maximum likelihood on {len(splits['train']):,} texts.", flush=True)
+        checkpoints = Path(config.output_dir) / "mle_checkpoints"
         train, validation = (
             prepare_dataset(splits[name], networks.tokenizer, text_format, name, config.long_texts)
             for name in ("train", "validation")
@@ -180,13 +279,14 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
             learned_from,
             validation,
             text_format,
-            Path(config.output_dir) / "mle_checkpoints",
+            checkpoints,
             epochs=args.mle_epochs,
             learning_rate=args.mle_learning_rate,
             batch_size=args.mle_batch_size,
             patience=args.mle_patience,
             seed=config.seed,
         )
+        shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
         generator.save_pretrained(stage_one)
         networks.tokenizer.save_pretrained(stage_one)
         (stage_one / "metrics.json").write_text(json.dumps(first_stage), encoding="utf-8")
@@ -200,10 +300,10 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         processing_class=networks.tokenizer,
         discriminator_processing_class=networks.discriminator_tokenizer,
     )
-    before, _ = judge(trainer, splits["test"], args.num_test_samples, "after maximum likelihood")
+    before, _ = measure(trainer, splits["test"], args.num_test_samples, "after maximum likelihood")
     print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
-    after, samples = judge(trainer, splits["test"], args.num_test_samples, "after SeqGAN")
+    trainer.train(resume_from_checkpoint=which_checkpoint(config))
+    after, samples = measure(trainer, splits["test"], args.num_test_samples, "after SeqGAN")
     report = {
         "stages": {"MLE": before, "SeqGAN": after},
         "first_stage": first_stage,
@@ -214,7 +314,13 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     return report
 
 
-def judge(trainer: SeqGANTrainer, texts: Dataset, num_samples: int, when: str) -> tuple[dict[str, float], list[str]]:
+def which_checkpoint(config: SeqGANConfig) -> str | bool | None:
+    """Return what `--resume_from_checkpoint` asks for: a path, or the last checkpoint for `true`."""
+    asked = config.resume_from_checkpoint
+    return True if str(asked).lower() == "true" else asked
+
+
+def measure(trainer: SeqGANTrainer, texts: Dataset, num_samples: int, when: str) -> tuple[dict[str, float], list[str]]:
     """
     Measure a trainer's generator on texts that no stage has seen: likelihood, and BLEU of fresh samples.
 
@@ -232,10 +338,8 @@ def judge(trainer: SeqGANTrainer, texts: Dataset, num_samples: int, when: str) -
         trainer.model, trainer.text_format, num_samples, seed=trainer.args.seed, description=f"Sampling {when}"
     )
     samples = trainer.discriminator.decode(sampled)
-    tokenizer = trainer.processing_class
-    assert tokenizer is not None  # recipes on texts have one
-    rows = prepare_dataset(texts, tokenizer, trainer.text_format)
-    references = tokenizer.batch_decode([row["completion_ids"] for row in rows], skip_special_tokens=True)
+    rows = list(prepare_dataset(texts, trainer.processing_class, trainer.text_format))
+    references = trainer.discriminator.decode(Completions.collate(rows, trainer.text_format.pad_token_id))
     metrics = {"nll": held_out["eval_nll"], "perplexity": held_out["eval_perplexity"]}
     return metrics | bleu_of_samples(samples, references), samples
 
@@ -250,8 +354,8 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
         caption (`str`): Says what the table's figures are.
     """
     output_dir = Path(trainer.args.output_dir)
-    trainer.save_model()
     (output_dir / "metrics.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    trainer.save_model()  # and pushes, if asked
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))
     tqdm.write("\nSamples:")
@@ -260,8 +364,6 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     tqdm.write(
         f"\nSaved: generator in {output_dir}, its discriminator in {output_dir / 'discriminator'}, metrics.json."
     )
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
 
 
 def game_settings(config: SeqGANConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import torch
 
+from .config import SeqGANConfig
 from .masking import masked_whiten
 
 
@@ -196,3 +197,39 @@ def advantages_from_rewards(
             f"`baseline` must be one of none, leave_one_out, group_leave_one_out, difference; got {baseline!r}."
         )
     return masked_whiten(advantages, completion_mask) if whiten else advantages
+
+
+def rewards_and_advantages(
+    scores: torch.Tensor, prompt_scores: torch.Tensor, completion_mask: torch.Tensor, args: SeqGANConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Go the whole way from scores to advantages, by a run's settings.
+
+    Args:
+        scores (`torch.Tensor` of shape `(num_rollouts, batch_size, completion_length)`): Log-odds.
+        prompt_scores (`torch.Tensor` of shape `(num_rollouts, batch_size)`): Log-odds of rollouts from the prompts alone.
+        completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
+        args (`SeqGANConfig`): `reward`, `reward_control`, `baseline` and what belongs to them.
+
+    Returns:
+        `tuple` of two `torch.Tensor` of shape `(batch_size, completion_length)`: the discriminator's rewards, and the
+        advantages (of the control, where one is set).
+    """
+    rewards = average_rollout_scores(reward_from_scores(scores, args.reward), completion_mask)
+    prompt_values = reward_from_scores(prompt_scores, args.reward).mean(dim=0)
+    # The value of the prompt is one more reward to the controls: they replace whatever D said.
+    controlled = apply_reward_control(
+        torch.cat([prompt_values.unsqueeze(1), rewards], dim=1),
+        torch.cat([torch.ones_like(completion_mask[:, :1]), completion_mask], dim=1),
+        args.reward_control,
+    )
+    advantages = advantages_from_rewards(
+        controlled[:, 1:],
+        completion_mask,
+        args.baseline,
+        prompt_values=controlled[:, 0],
+        num_generations=args.num_generations,
+        stride=args.rollout_stride,
+        whiten=args.whiten_advantages,
+    )
+    return rewards, advantages

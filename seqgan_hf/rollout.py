@@ -130,7 +130,7 @@ def _forks(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """List the forks as prefix lengths, rows and rollout numbers, sorted in this order."""
     lengths = completions.lengths
-    candidates = torch.arange(stride, int(lengths.max()), stride, device=lengths.device)
+    candidates = torch.arange(stride, max(int(lengths.max()), stride), stride, device=lengths.device)
     unfinished = candidates.unsqueeze(1) < lengths.unsqueeze(0)
     position, row = unfinished.nonzero(as_tuple=True)
     prefix_length = candidates[position]

@@ -4,8 +4,6 @@ import contextlib
 import copy
 import functools
 import os
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,17 @@ from datasets import Dataset, IterableDataset
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
 from transformers.utils import logging
 
 from .callbacks import CompletionsCallback, DiscriminatorCallback
-from .completions import Completions
+from .completions import Completions, decode_ids
 from .config import SeqGANConfig
-from .data import (
-    AnyDataset,
-    RealTexts,
-    TextFormat,
-    check_context,
-    generator_and_discriminator_folds,
-    hold_out,
-    is_conditional,
-    prepare_dataset,
-)
+from .data import AnyDataset, TextFormat, is_conditional, prepare_dataset
 from .discriminator import Discriminator, context_length
-from .evaluation import held_out_metrics
+from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, sampling_config
-from .loading import load_discriminator, load_generator, load_tokenizer
+from .loading import load_discriminator, load_generator, load_tokenizer, switch_off_dropout
 from .losses import (
     completion_logits,
     mean_negative_log_likelihood,
@@ -51,8 +34,10 @@ from .losses import (
     policy_gradient_loss,
 )
 from .masking import masked_mean
-from .rewards import advantages_from_rewards, apply_reward_control, average_rollout_scores, reward_from_scores
+from .metering import Meter
+from .rewards import rewards_and_advantages
 from .rollout import score_rollouts
+from .streams import GameTexts
 
 logger = logging.get_logger(__name__)
 
@@ -97,56 +82,32 @@ class SeqGANTrainer(Trainer):
         discriminator: str | PreTrainedModel,
         args: SeqGANConfig | None = None,
         train_dataset: AnyDataset | None = None,
-        eval_dataset: AnyDataset | None = None,
+        eval_dataset: AnyDataset | dict[str, AnyDataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         discriminator_processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        args = SeqGANConfig(output_dir="seqgan-output") if args is None else args
+        args = SeqGANConfig() if args is None else args
         _refuse_several_processes(args)
+        if train_dataset is None:
+            raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
         set_seed(args.seed)  # new heads and adapters are drawn below
         if processing_class is None and isinstance(model, str):
             processing_class = load_tokenizer(model)
         if discriminator_processing_class is None and isinstance(discriminator, str):
             discriminator_processing_class = load_tokenizer(discriminator)
-        generator: Any = load_generator(model, **args.init_kwargs("model"))
-        judge: Any = load_discriminator(discriminator, **args.init_kwargs("discriminator"))
-        if peft_config is not None:
-            generator = _with_adapter(generator, peft_config)
-
-        if train_dataset is None:
-            raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
+        generator = load_generator(model, peft_config, **args.init_kwargs("model"))
+        if args.disable_dropout:
+            switch_off_dropout(generator)
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
-        conditional = is_conditional(train_dataset)
-        self._prepare_texts = functools.partial(
-            prepare_dataset,
-            processing_class=processing_class,
-            text_format=self.text_format,
-            long_texts=args.long_texts,
-        )
-        train_dataset = self._prepare_texts(train_dataset, name="train_dataset")
-        if eval_dataset is not None:
-            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
-        check_context(train_dataset, self.text_format, context_length(generator, processing_class), "generator")
-        self._set_up_texts(train_dataset, args)
-
-        super().__init__(
-            model=generator,
-            args=args,
-            data_collator=self._collate,
-            train_dataset=self._prompt_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            compute_metrics=held_out_metrics,
-            callbacks=callbacks,
-        )
         self.discriminator = Discriminator(
-            model=judge.to(args.device),
+            model=load_discriminator(discriminator, **args.init_kwargs("discriminator")).to(args.device),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
-            reads_prompt=conditional,
+            reads_prompt=is_conditional(train_dataset, self.text_format),
             pad_token_id=self.text_format.pad_token_id,
+            pad_is_a_token=self.text_format.pad_is_a_token,
             generator_vocab_size=generator.get_input_embeddings().num_embeddings,
             learning_rate=args.discriminator_learning_rate,
             weight_decay=args.discriminator_weight_decay,
@@ -154,32 +115,47 @@ class SeqGANTrainer(Trainer):
             max_grad_norm=args.max_grad_norm,
             score_batch_size=args.rollout_batch_size,
         )
+        limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:
-            check_context(train_dataset, self.text_format, self.discriminator.context_length, "discriminator")
+            limits["discriminator"] = self.discriminator.context_length
+        self._prepare_texts = functools.partial(
+            prepare_dataset,
+            processing_class=processing_class,
+            text_format=self.text_format,
+            long_texts=args.long_texts,
+            context_lengths={reader: limit for reader, limit in limits.items() if limit is not None},
+        )
+        self.texts = GameTexts(
+            self._prepare_texts(train_dataset, name="train_dataset"),
+            self.text_format.pad_token_id,
+            args.discriminator_data,
+            args.discriminator_holdout,
+            args.seed,
+        )
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {key: self._prepare_texts(part, name=key) for key, part in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
+
+        super().__init__(
+            model=generator,
+            args=args,
+            data_collator=functools.partial(_collate, pad_token_id=self.text_format.pad_token_id),
+            train_dataset=self.texts.prompts,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=held_out_metrics,
+            callbacks=callbacks,
+        )
         self.generation_config = sampling_config(self.text_format, args.temperature)
         self.reference = self._frozen_copy() if args.beta > 0 and peft_config is None else None
         self.rollout_policy = self._frozen_copy() if args.rollout_update_rate < 1 else self.model
         self.sample_texts: list[dict[str, Any]] = []
         self._sets_played = 0
-        self._metrics: dict[str, list[float]] = defaultdict(list)
+        self._meter = Meter()
         self.add_callback(DiscriminatorCallback(self))
         if args.log_completions:
             self.add_callback(CompletionsCallback(self))
-
-    def _set_up_texts(self, dataset: AnyDataset, args: SeqGANConfig) -> None:
-        """Open the streams of real texts: the generator's, the discriminator's, and those it is only tested on."""
-        pad = self.text_format.pad_token_id
-        generator_folds, discriminator_folds = generator_and_discriminator_folds(
-            dataset, args.discriminator_data, args.seed
-        )
-        self._prompt_dataset = generator_folds[0] if args.discriminator_data == "held_out" else dataset
-        split = [hold_out(fold, args.discriminator_holdout, args.seed) for fold in discriminator_folds]
-        self._generator_texts = [RealTexts(fold, pad, args.seed + 1) for fold in generator_folds]
-        self._discriminator_texts = [RealTexts(train, pad, args.seed + 2) for train, _ in split]
-        self._held_out_texts = [RealTexts(held_out, pad, args.seed + 3) for _, held_out in split]
-
-    def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return vars(Completions.collate(rows, self.text_format.pad_token_id))
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt_ids", "completion_ids"]  # type: ignore[assignment]
@@ -200,71 +176,53 @@ class SeqGANTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """One update of the generator (or one accumulated part of it): write, finish, score, learn."""
-        inputs = self._generate_and_score_completions(self._prepare_inputs(inputs))
-        with self._timer("generator"):
-            return super().training_step(model, inputs, num_items_in_batch)
+        batch = self._generate_and_score_completions(self._prepare_inputs(inputs))
+        with self._meter.phase("generator"):
+            return super().training_step(model, batch, num_items_in_batch)
 
     def _generate_and_score_completions(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
         args = self.args
         # The last batch of an epoch may be short; its prompts are repeated, so that every update has the same size.
         num_prompts = self._train_batch_size // args.num_generations
         prompts = torch.arange(num_prompts, device=args.device) % len(inputs["prompt_ids"])
-        with self._timer("generate"):
-            completions = generate_completions(
-                self.model,
-                inputs["prompt_ids"][prompts],
-                inputs["prompt_mask"][prompts],
-                self.generation_config,
-                args.num_generations,
-                args.rollout_batch_size,
+        with self._meter.phase("generate"):
+            completions = self._generate(
+                inputs["prompt_ids"][prompts], inputs["prompt_mask"][prompts], args.num_generations
             )
-        with self._timer("rollout"):
+        with self._meter.phase("rollout"), self.accelerator.autocast():
             scores, prompt_scores = score_rollouts(
                 self.rollout_policy,
                 completions,
-                self._timed_score,
+                self._score,
                 self.generation_config,
                 args.num_rollouts,
                 args.rollout_stride,
                 args.rollout_batch_size,
                 from_prompt=args.baseline == "difference",
             )
-        self._metrics["seconds/rollout"][-1] -= self._score_seconds
-        self._metrics["seconds/score"].append(self._score_seconds)
-        self._score_seconds = 0.0
-
-        mask = completions.completion_mask
-        rewards = average_rollout_scores(reward_from_scores(scores, args.reward), mask)
-        prompt_values = reward_from_scores(prompt_scores, args.reward).mean(dim=0)
-        self._record_completions(completions, scores, rewards)
-        # The value of the prompt is one more reward to the controls: they replace whatever D said.
-        controlled = apply_reward_control(
-            torch.cat([prompt_values.unsqueeze(1), rewards], dim=1),
-            torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1),
-            args.reward_control,
-        )
-        advantages = advantages_from_rewards(
-            controlled[:, 1:],
-            mask,
-            args.baseline,
-            prompt_values=controlled[:, 0],
-            num_generations=args.num_generations,
-            stride=args.rollout_stride,
-            whiten=args.whiten_advantages,
-        )
+        rewards, advantages = rewards_and_advantages(scores, prompt_scores, completions.completion_mask, args)
+        self._meter.add(completion_metrics(completions, rewards, self.text_format.eos_token_id))
+        self._keep_samples(completions, scores)
         batch = {"completions": completions, "advantages": advantages}
         if args.mle_coef > 0:
-            texts = self._generator_texts[self._round % len(self._generator_texts)]
-            batch["real"] = texts.next(self._train_batch_size).to(args.device)
+            game_round = self.state.global_step // args.generator_steps
+            batch["real"] = self.texts.for_generator(game_round, self._train_batch_size).to(args.device)
         return batch
 
-    _score_seconds = 0.0
+    def _generate(self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, num_generations: int) -> Completions:
+        with self.accelerator.autocast():
+            return generate_completions(
+                self.model,
+                prompt_ids,
+                prompt_mask,
+                self.generation_config,
+                num_generations,
+                self.args.rollout_batch_size,
+            )
 
-    def _timed_score(self, texts: Completions) -> torch.Tensor:
-        start = time.perf_counter()
-        scores = self.discriminator.score(texts)
-        self._score_seconds += time.perf_counter() - start
-        return scores
+    def _score(self, texts: Completions) -> torch.Tensor:
+        with self._meter.phase("score"):
+            return self.discriminator.score(texts)
 
     def compute_loss(
         self,
@@ -283,50 +241,59 @@ class SeqGANTrainer(Trainer):
         mask = completions.completion_mask
         logits = completion_logits(model, *completions.tensors())
         logps = per_token_logps(logits, completions.completion_ids, args.temperature)
-        parts = {
-            "policy": policy_gradient_loss(logps, inputs["advantages"], mask, args.max_completion_length),
-        }
+        loss = policy_gradient_loss(logps, inputs["advantages"], mask, args.max_completion_length)
         with torch.no_grad():
-            entropy = masked_mean(per_token_entropy(logits, args.temperature), mask)
-            self._metrics["entropy"].append(entropy.item())
+            parts = {"entropy": masked_mean(per_token_entropy(logits, args.temperature), mask), "policy_loss": loss}
         if args.beta > 0:
             with torch.no_grad(), self._reference_policy() as reference:
                 reference_logits = completion_logits(reference, *completions.tensors())
-            kl = masked_mean(per_token_kl(logits, reference_logits), mask)
-            parts["kl"] = args.beta * kl
-            self._metrics["kl"].append(kl.item())
+            parts["kl"] = masked_mean(per_token_kl(logits, reference_logits), mask)
+            loss = loss + args.beta * parts["kl"]
         if args.mle_coef > 0:
             real = inputs["real"]
-            nll = mean_negative_log_likelihood(
-                completion_logits(model, *real.tensors()), real.completion_ids, real.completion_mask
-            )
-            parts["mle"] = args.mle_coef * nll
-            self._metrics["mle_loss"].append(nll.item())
-        loss = torch.stack(list(parts.values())).sum()
+            real_logits = completion_logits(model, *real.tensors())
+            parts["mle_loss"] = mean_negative_log_likelihood(real_logits, real.completion_ids, real.completion_mask)
+            loss = loss + args.mle_coef * parts["mle_loss"]
+        values = {name: value.item() for name, value in parts.items()}
+        self._meter.add(values)
         if not torch.isfinite(loss):
-            named = ", ".join(f"{name} {value.item():.4g}" for name, value in parts.items())
-            raise FloatingPointError(
-                f"The generator's loss is {loss.item()} at step {self.state.global_step + 1} ({named}). Training stops "
-                f"before the update; the last checkpoint in {args.output_dir} is as it was. Lower `learning_rate`, or "
-                "use `reward='probability'` if `logit` rewards explode."
-            )
+            named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            raise self._diverged(f"The generator's loss is {loss.item()}", f" ({named})")
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Stop before an update that would spoil the weights. A gradient scaler skips such updates by itself."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and self.accelerator.scaler is None and not torch.isfinite(torch.as_tensor(norm)):
+            raise self._diverged(f"The norm of the generator's gradient is {float(norm)}")
+        return norm
+
+    def _diverged(self, what: str, details: str = "") -> FloatingPointError:
+        return FloatingPointError(
+            f"{what} at step {self.state.global_step + 1}{details}. Training stops before the update; the last "
+            f"checkpoint in {self.args.output_dir} is as it was. Lower `learning_rate`, or use "
+            "`reward='probability'` if `logit` rewards explode."
+        )
 
     @contextlib.contextmanager
     def _reference_policy(self) -> Iterator[nn.Module]:
         if self.reference is not None:
             yield self.reference
-        else:
-            model = self.accelerator.unwrap_model(self.model)
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        try:
             with model.disable_adapter():
-                yield model
+                yield model.eval()
+        finally:
+            model.train(was_training)
 
     def _frozen_copy(self) -> PreTrainedModel:
         return copy.deepcopy(self.model).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update_rollout_policy(self) -> None:
-        """Move the delayed rollout policy towards the generator by `rollout_update_rate`; without delay, do nothing."""
+        """Move a delayed rollout policy towards the generator by `rollout_update_rate`; without delay, do nothing."""
         if self.rollout_policy is self.model:
             return
         for delayed, current in zip(self.rollout_policy.parameters(), self.model.parameters(), strict=True):
@@ -338,66 +305,46 @@ class SeqGANTrainer(Trainer):
         """Train D on `discriminator_warmup_steps` fresh sets before the first round: Algorithm 1, lines 4 and 5."""
         steps = self.args.discriminator_warmup_steps
         for _ in tqdm(range(steps), desc="Discriminator warm-up", unit="set", disable=steps == 0):
-            self._train_discriminator_on_fresh_set()
+            self._train_discriminator_on_fresh_set(game_round=0)
         if steps:
-            self.log({f"warmup_{name}": values[-1] for name, values in self._metrics.items()})
-            self._metrics.clear()
+            self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
 
     def update_discriminator(self) -> None:
-        """Train D on `discriminator_steps` fresh sets: Algorithm 1, lines 11 to 13."""
-        with self._timer("discriminator"):
+        """Train D on `discriminator_steps` fresh sets, after the generator's updates of a round: lines 11 to 13."""
+        game_round = (self.state.global_step - 1) // self.args.generator_steps
+        with self._meter.phase("discriminator"):
             for _ in range(self.args.discriminator_steps):
-                self._train_discriminator_on_fresh_set()
+                self._train_discriminator_on_fresh_set(game_round)
 
-    def _train_discriminator_on_fresh_set(self) -> None:
+    def _train_discriminator_on_fresh_set(self, game_round: int) -> None:
         args, count = self.args, self.args.discriminator_samples
-        fold = self._round % len(self._discriminator_texts)
-        held_out = self._held_out_texts[fold]
         self._sets_played += 1
         seed = args.seed + 1_000_003 * self._sets_played
         # D draws from random states of its own: what G samples does not depend on how D was trained.
         with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []):
             torch.manual_seed(seed)
-            real = self._discriminator_texts[fold].next(count).to(args.device)
-            generated = generate_completions(
-                self.model, real.prompt_ids, real.prompt_mask, self.generation_config, 1, args.rollout_batch_size
-            )
-            sized = hasattr(held_out.dataset, "__len__")
-            tested_on = held_out.next(min(count, len(held_out.dataset)) if sized else count)
-            metrics = {f"held_out_{k}": v for k, v in self.discriminator.evaluate(tested_on, generated).items()}
+            real = self.texts.for_discriminator(game_round, count).to(args.device)
+            generated = self._generate(real.prompt_ids, real.prompt_mask, num_generations=1)
+            tested = self.discriminator.evaluate(self.texts.held_out(game_round, count), generated)
+            self._meter.add(tested, prefix="discriminator/held_out_")
             gate = args.discriminator_accuracy_gate
-            if gate is None or metrics["held_out_accuracy"] < gate:
-                metrics |= self.discriminator.update(real, generated, args.discriminator_epochs, seed)
-        for name, value in metrics.items():
-            self._metrics[f"discriminator/{name}"].append(value)
-
-    @property
-    def _round(self) -> int:
-        return self.state.global_step // self.args.generator_steps
+            if gate is None or tested["accuracy"] < gate:
+                trained = self.discriminator.update(real, generated, args.discriminator_epochs, seed)
+                self._meter.add(trained, prefix="discriminator/")
 
     # ---- Look ------------------------------------------------------------------------------------------------------
 
-    def evaluate(
-        self,
-        eval_dataset: AnyDataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """
-        Held-out negative log-likelihood per token (`eval_nll`, nats) and perplexity (`eval_perplexity`).
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches of held-out texts; `evaluate` takes them in every form that `train_dataset` may have."""
+        return super().get_eval_dataloader(self._prepared(eval_dataset, "eval_dataset"))
 
-        Args:
-            eval_dataset (`Dataset` or `IterableDataset`, *optional*): Texts as in `train_dataset`; the trainer's
-                `eval_dataset` by default.
-            ignore_keys (`list[str]`, *optional*): As in `Trainer`.
-            metric_key_prefix (`str`): Stands before the names.
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """The same for `predict`."""
+        return super().get_test_dataloader(self._prepared(test_dataset, "test_dataset"))
 
-        Returns:
-            `dict`: the metrics.
-        """
-        if isinstance(eval_dataset, (Dataset, IterableDataset)):
-            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+    def _prepared(self, dataset: Any, name: str) -> Any:
+        is_raw = isinstance(dataset, (Dataset, IterableDataset))
+        return self._prepare_texts(dataset, name=name) if is_raw else dataset
 
     def prediction_step(
         self,
@@ -413,52 +360,34 @@ class SeqGANTrainer(Trainer):
             nll, counts = negative_log_likelihood(completion_logits(model, *texts.tensors()), labels)
         return nll.sum() / counts.sum(), nll, counts
 
-    def _record_completions(self, completions: Completions, scores: torch.Tensor, rewards: torch.Tensor) -> None:
-        mask, lengths = completions.completion_mask, completions.lengths
-        self._metrics["reward/mean"].append(masked_mean(rewards, mask).item())
-        self._metrics["reward/std"].append(rewards[mask.bool()].std(correction=0).item())
-        self._metrics["completions/mean_length"].append(lengths.float().mean().item())
-        eos = self.text_format.eos_token_id
-        if eos is not None:
-            ended = (completions.completion_ids == eos).any(dim=1).float().mean().item()
-            self._metrics["completions/ended_ratio"].append(ended)
+    def _keep_samples(self, completions: Completions, scores: torch.Tensor) -> None:
         shown = completions.select(slice(0, self.args.num_completions_to_log))
         last = (shown.lengths - 1).unsqueeze(1)
-        probability = scores[0, : len(shown)].gather(1, last).squeeze(1).sigmoid().tolist()
+        probabilities = scores[0, : len(shown)].gather(1, last).squeeze(1).sigmoid().tolist()
+        prompts = [""] * len(shown)
+        if self.discriminator.reads_prompt:
+            prompts = decode_ids(shown.prompt_ids, shown.prompt_mask, self.processing_class)
+        texts = decode_ids(shown.completion_ids, shown.completion_mask, self.processing_class)
         self.sample_texts = [
-            {"prompt": prompt, "completion": completion, "score": score}
-            for (prompt, completion), score in zip(self._texts(shown), probability, strict=True)
+            {"prompt": prompt, "completion": text, "score": score}
+            for prompt, text, score in zip(prompts, texts, probabilities, strict=True)
         ]
-
-    def _texts(self, completions: Completions) -> list[tuple[str, str]]:
-        def decode(ids: torch.Tensor, mask: torch.Tensor) -> list[str]:
-            rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-            if self.processing_class is None:
-                return [" ".join(map(str, row)) for row in rows]
-            return self.processing_class.batch_decode(rows, skip_special_tokens=True)
-
-        texts = decode(completions.completion_ids, completions.completion_mask)
-        if not self.discriminator.reads_prompt:
-            return [("", text) for text in texts]
-        return list(zip(decode(completions.prompt_ids, completions.prompt_mask), texts, strict=True))
-
-    @contextlib.contextmanager
-    def _timer(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._metrics[f"seconds/{phase}"].append(time.perf_counter() - start)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as `Trainer` does; a training step's log also carries the means of all that was measured since the last."""
         if "loss" in logs:
-            logs |= {name: sum(values) / len(values) for name, values in self._metrics.items()}
-            self._metrics.clear()
+            updates = self.state.global_step - self._last_log
+            self._last_log = self.state.global_step
+            logs |= self._meter.read(per=max(updates, 1))
         super().log(logs, start_time)
+
+    _last_log = 0
 
     # ---- Save, load, resume ----------------------------------------------------------------------------------------
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
+        self._last_log = self.state.global_step
         if self.args.bf16:
             self.discriminator.autocast = self.accelerator.autocast
         return prepared
@@ -469,18 +398,25 @@ class SeqGANTrainer(Trainer):
             self.discriminator.save(Path(output_dir or self.args.output_dir) / DISCRIMINATOR_FOLDER)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not (Path(resume_from_checkpoint) / _STATE_FILE).is_file():
+            raise ValueError(
+                f"{resume_from_checkpoint} cannot be resumed: it lacks {_STATE_FILE}, the state of the game. Resume a "
+                "checkpoint that SeqGANTrainer saved without `save_only_model`, or pass its folder as `model`."
+            )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.discriminator.load(Path(resume_from_checkpoint) / DISCRIMINATOR_FOLDER)
 
-    def _streams(self) -> list[RealTexts]:
-        return self._generator_texts + self._discriminator_texts + self._held_out_texts
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.state.best_model_checkpoint is not None:
+            self.discriminator.load(Path(self.state.best_model_checkpoint) / DISCRIMINATOR_FOLDER)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         delayed = None if self.rollout_policy is self.model else self.rollout_policy.state_dict()
         state = {
             "discriminator_optimizer": self.discriminator.optimizer.state_dict(),
-            "streams": [stream.state_dict() for stream in self._streams()],
+            "texts": self.texts.state_dict(),
             "sets_played": self._sets_played,
             "rollout_policy": delayed,
         }
@@ -492,11 +428,14 @@ class SeqGANTrainer(Trainer):
             return
         state = torch.load(os.path.join(checkpoint, _STATE_FILE), map_location=self.args.device, weights_only=True)
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
-        for stream, position in zip(self._streams(), state["streams"], strict=True):
-            stream.load_state_dict(position)
+        self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
         if state["rollout_policy"] is not None:
             self.rollout_policy.load_state_dict(state["rollout_policy"])
+
+
+def _collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    return vars(Completions.collate(rows, pad_token_id))
 
 
 def _refuse_several_processes(args: SeqGANConfig) -> None:
@@ -508,11 +447,3 @@ def _refuse_several_processes(args: SeqGANConfig) -> None:
     if args.n_gpu > 1:
         logger.info("Several GPUs are visible; one is used.")
         args._n_gpu = 1
-
-
-def _with_adapter(model: PreTrainedModel, peft_config: Any) -> Any:
-    try:
-        from peft import get_peft_model
-    except ImportError as error:
-        raise ImportError("`peft_config` needs the package peft: pip install seqgan_hf[peft].") from error
-    return get_peft_model(model, peft_config)

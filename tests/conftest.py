@@ -15,6 +15,7 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
@@ -68,6 +69,9 @@ DISCRIMINATORS: dict[str, Callable[[], PreTrainedModel]] = {
         )
     ),
     "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**{**_ENCODER, "pad_token_id": PAD})),
+    "gpt2_classifier": lambda: GPT2ForSequenceClassification(
+        GPT2Config(vocab_size=VOCAB_SIZE, n_embd=16, n_layer=1, n_head=2, n_positions=64, pad_token_id=None)
+    ),
     "cnn": lambda: TextCNNForSequenceClassification(
         TextCNNConfig(vocab_size=VOCAB_SIZE, pad_token_id=PAD, filter_sizes=(1, 2, 3), num_filters=(8, 8, 8))
     ),

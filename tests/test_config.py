@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from seqgan_hf import SeqGANConfig
-from seqgan_hf.config import SyntheticRecipeArguments, TextRecipeArguments, parse_config
+from seqgan_hf.config import parse_config
+from seqgan_hf.recipe import SyntheticRecipeArguments, TextRecipeArguments
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CLASSES = (TextRecipeArguments, SeqGANConfig)
@@ -69,6 +70,8 @@ def test_presets_by_name_by_flag_and_by_default(tmp_path):
         rate("--preset", "small")
     with pytest.raises(ValueError, match="--from_scratch and --sample are two presets"):
         rate("--sample", "--from_scratch")
+    with pytest.raises(ValueError, match="a preset were given: give one"):
+        rate(write(tmp_path, "dataset_name: x\n"), "--sample")
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("configs/*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}")

@@ -7,14 +7,11 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from seqgan_hf.data import (
-    RealTexts,
     TextFormat,
-    check_context,
-    generator_and_discriminator_folds,
-    hold_out,
     is_conditional,
     prepare_dataset,
 )
+from seqgan_hf.streams import RealTexts, generator_and_discriminator_folds, hold_out
 
 
 def text_format(tokenizer, length=30):
@@ -37,7 +34,8 @@ def test_text_becomes_start_token_and_completion_with_eos(kind, tokenizer):
 
 def test_prompt_and_completion_stay_apart(tokenizer):
     dataset = Dataset.from_dict({"prompt": ["we work", ""], "completion": [" for us", "the town"]})
-    assert is_conditional(dataset)
+    assert is_conditional(dataset, text_format(tokenizer))
+    assert is_conditional(prepare_dataset(dataset, tokenizer, text_format(tokenizer)), text_format(tokenizer))
     first, second = prepare_dataset(dataset, tokenizer, text_format(tokenizer))
     assert tokenizer.decode(first["prompt_ids"]) == "we work"
     assert tokenizer.decode(first["completion_ids"]) == " for us</s>"
@@ -116,15 +114,46 @@ def test_text_without_a_tokenizer_is_refused():
         prepare_dataset(Dataset.from_dict({"text": ["a"]}), None, TextFormat(0, None, 0, 3))
 
 
-def test_a_prompt_longer_than_the_context_is_refused():
-    dataset = Dataset.from_dict({"prompt_ids": [[1], [1] * 60], "completion_ids": [[2], [2]]})
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+def test_a_prompt_longer_than_the_context_is_refused(kind):
+    dataset = kind(Dataset.from_dict({"prompt_ids": [[1], [1] * 60], "completion_ids": [[2 + 1], [3]]}))
     message = (
-        "Row 1 needs 60 prompt tokens and up to 10 of completion, but the generator reads 64 tokens at most. "
-        "Lower `max_completion_length` or shorten the prompt."
+        "Row 1 of `train_dataset` needs 60 prompt tokens and up to 10 of completion, but the generator reads 64 tokens "
+        "at most. Lower `max_completion_length` or shorten the prompt."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
-        check_context(dataset, TextFormat(1, 2, 0, 10), 64, "generator")
-    check_context(dataset, TextFormat(1, 2, 0, 4), 64, "generator")
+        list(prepare_dataset(dataset, None, TextFormat(1, 2, 0, 10), context_lengths={"generator": 64}))
+    assert len(list(prepare_dataset(dataset, None, TextFormat(1, 2, 0, 4), context_lengths={"generator": 64}))) == 2
+
+
+def test_a_completion_ends_at_its_first_eos_and_padding_is_left_out(tokenizer):
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    rows = Dataset.from_dict(
+        {"input_ids": [[7, 8, eos, pad, pad], [7, eos, 9, eos, eos]], "attention_mask": [[1, 1, 1, 0, 0], [1] * 5]}
+    )
+    assert list(prepare_dataset(rows, tokenizer, text_format(tokenizer))["completion_ids"]) == [[7, 8, eos], [7, eos]]
+    (row,) = prepare_dataset(
+        Dataset.from_dict({"text": ["we</s>the town</s></s>"]}), tokenizer, text_format(tokenizer)
+    )
+    assert tokenizer.decode(row["completion_ids"]) == "we</s>"
+
+
+def test_prepared_rows_may_be_prepared_again_and_stay(tokenizer):
+    texts = Dataset.from_dict({"text": SENTENCES})
+    once = prepare_dataset(texts, tokenizer, text_format(tokenizer, 14))
+    twice = prepare_dataset(once, tokenizer, text_format(tokenizer, 20))
+    assert list(once) == list(twice)
+    assert max(map(len, prepare_dataset(once, tokenizer, text_format(tokenizer, 5))["completion_ids"])) == 5
+    assert not is_conditional(once, text_format(tokenizer))
+
+
+def test_extra_columns_and_tensor_formats_do_not_disturb(tokenizer):
+    dataset = Dataset.from_dict({"text": ["we work"], "prompt": ["a"]})
+    assert not is_conditional(dataset, text_format(tokenizer))
+    (row,) = prepare_dataset(dataset, tokenizer, text_format(tokenizer))
+    assert tokenizer.decode(row["completion_ids"]) == "we work</s>"
+    ids = Dataset.from_dict({"input_ids": [[7, 8], [9, 9]]}).with_format("torch")
+    assert len(prepare_dataset(ids, tokenizer, text_format(tokenizer))) == 2
 
 
 def gpt2_without(*missing):
@@ -138,8 +167,16 @@ def gpt2_without(*missing):
 @pytest.mark.parametrize(
     ("missing", "expected", "said"),
     [
-        (("pad_token_id",), TextFormat(1, 2, 2, 9), "has no padding token: rows are filled with token 2"),
-        (("eos_token_id",), TextFormat(1, None, 0, 9), "has no EOS token: every completion has 9 tokens."),
+        (
+            ("pad_token_id",),
+            TextFormat(1, 2, 2, 9, pad_is_a_token=True),
+            "has no padding token: rows are filled with token 2",
+        ),
+        (
+            ("eos_token_id",),
+            TextFormat(1, None, 0, 9, pad_is_a_token=True),
+            "has no EOS token: every completion has 9 tokens.",
+        ),
         (("bos_token_id",), TextFormat(2, 2, 0, 9), "has no BOS token: texts start from its EOS token, 2."),
     ],
 )
@@ -150,6 +187,16 @@ def test_missing_special_tokens_are_resolved_and_said(missing, expected, said, c
     with caplog.at_level(logging.INFO, logger="seqgan_hf.data"):
         assert TextFormat.from_model(gpt2_without(*missing), None, 9) == expected
     assert said in caplog.text
+
+
+def test_special_tokens_without_an_embedding_are_resolved_or_refused(tokenizer, caplog):
+    model = gpt2_without("pad_token_id")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert TextFormat.from_model(model, tokenizer, 9).pad_token_id == tokenizer.eos_token_id
+    tokenizer.add_special_tokens({"eos_token": "[EOS]"})
+    with pytest.raises(ValueError, match=re.escape("Call `model.resize_token_embeddings(len(tokenizer))`")):
+        TextFormat.from_model(model, tokenizer, 9)
 
 
 def test_a_generator_that_cannot_start_is_refused():

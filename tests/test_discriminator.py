@@ -4,13 +4,23 @@ import pytest
 import torch
 from conftest import DISCRIMINATORS, EOS, PAD, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GenerationMixin,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator, area_under_curve
+from seqgan_hf.generation import generate_completions, sampling_config
 from seqgan_hf.loading import train_tokenizer
+from seqgan_hf.rollout import score_rollouts
 
 
 def discriminator(model, **kwargs):
@@ -33,50 +43,135 @@ REAL = texts([4, 5, EOS], [4, 6, 7, EOS], [4, EOS], [4, 5, 5, 5])
 GENERATED = texts([9, 5, EOS], [9, 6, 7, EOS], [9, EOS], [9, 5, 5, 5])
 
 
-def as_written_by_the_generator(completions, extra_columns):
-    """The same texts, with the padding that generation leaves: a longer row, and prompts padded further left."""
-    pad = torch.nn.functional.pad
-    return Completions(
-        pad(completions.prompt_ids, (3, 0), value=PAD),
-        pad(completions.prompt_mask, (3, 0)),
-        pad(completions.completion_ids, (0, extra_columns), value=PAD),
-        pad(completions.completion_mask, (0, extra_columns)),
-    )
+class Copyist(PreTrainedModel, GenerationMixin):
+    """
+    Writes real texts, token for token: chance decides the first token (or the prompt does), memory the rest.
+
+    Its cache holds the ids it has read.
+    """
+
+    config_class = GPT2Config
+
+    def __init__(self, config, memory):
+        super().__init__(config)
+        self.embeddings = torch.nn.Embedding(config.vocab_size, 1)
+        self.memory = [tuple(text) for text in memory]
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embeddings
+
+    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=None, **kwargs):
+        seen = input_ids[:, None, :, None].float()
+        ids = past_key_values.update(seen, seen, 0)[0][:, 0, :, 0].long()
+        logits = torch.full((len(ids), 1, self.config.vocab_size), -torch.inf)
+        for row, text in enumerate(ids.tolist()):
+            text = tuple(text[text.index(self.config.bos_token_id) :])
+            longer = [known for known in self.memory if known[: len(text)] == text and len(known) > len(text)]
+            logits[row, 0, [known[len(text)] for known in longer] or [self.config.eos_token_id]] = 0.0
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
 
-@pytest.mark.parametrize("reads_prompt", [False, True])
+def rows_read(judge, batch):
+    """What D reads of each text, without padding."""
+    encoded = judge.encode(batch)
+    return [
+        tuple(ids[mask.bool()].tolist())
+        for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("form", ["text", "prompt"])
 @pytest.mark.parametrize("tokenizers", ["same", "own"])
-def test_real_and_generated_texts_have_the_same_surface(reads_prompt, tokenizers, tokenizer):
-    """A generator that writes exactly the real texts must be beyond any discriminator, even one that cheats."""
-    text_format = TextFormat(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 14)
-    column = (
-        {"prompt": [s.split()[0] for s in SENTENCES], "completion": SENTENCES} if reads_prompt else {"text": SENTENCES}
-    )
-    real = Completions.collate(
-        list(prepare_dataset(Dataset.from_dict(column), tokenizer, text_format)), text_format.pad_token_id
-    )
-    ended = (real.completion_ids == tokenizer.eos_token_id).any(dim=1)
-    assert ended.any() and not ended.all()  # some are cut, some end: both surfaces are compared
-    own = None if tokenizers == "same" else train_tokenizer(SENTENCES[:3], 265)
-    model = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=300, filter_sizes=(1,), num_filters=(2,)))
+@pytest.mark.parametrize("ends", [True, False], ids=["eos", "no_eos"])
+def test_a_generator_that_copies_real_texts_is_beyond_any_discriminator(form, tokenizers, ends, tokenizer):
+    """
+    Through the real path: `generate_completions` and `score_rollouts`. Any difference in BOS, EOS, cuts or prompts would
+    give a text that was never among the real ones, and a cheating discriminator its tell.
+    """
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    text_format = TextFormat(bos, eos if ends else None, pad, 14)
+    column = {"text": SENTENCES}
+    if form == "prompt":
+        column = {"prompt": [f"<s>{s.split()[0]}" for s in SENTENCES], "completion": SENTENCES}
+    rows = list(prepare_dataset(Dataset.from_dict(column), tokenizer, text_format))
+    if not ends:
+        rows = [row for row in rows if len(row["completion_ids"]) == 14]
+    real = Completions.collate(rows, pad)
+    ended = (real.completion_ids == eos).any(dim=1)
+    assert ends == bool(ended.any()) and not ended.all()  # texts that end, and texts that are cut
     judge = discriminator(
-        model, generator_processing_class=tokenizer, processing_class=own, reads_prompt=reads_prompt,
-        pad_token_id=tokenizer.pad_token_id, generator_vocab_size=len(tokenizer),
+        TextCNNForSequenceClassification(TextCNNConfig(vocab_size=300, filter_sizes=(1,), num_filters=(2,))),
+        generator_processing_class=tokenizer,
+        processing_class=None if tokenizers == "same" else train_tokenizer(SENTENCES[:3], 265),
+        reads_prompt=form == "prompt",
+        pad_token_id=pad,
+        generator_vocab_size=len(tokenizer),
+    )
+    known = set(rows_read(judge, real))
+    copyist = Copyist(
+        GPT2Config(vocab_size=len(tokenizer), n_layer=1, bos_token_id=bos, eos_token_id=eos),
+        [row["prompt_ids"] + row["completion_ids"] for row in rows],
+    )
+    config = sampling_config(text_format)
+    generated = generate_completions(copyist, real.prompt_ids, real.prompt_mask, config, num_generations=4)
+    assert set(rows_read(judge, generated)) <= known and len(set(rows_read(judge, generated))) > 2
+
+    def score(batch):
+        assert set(rows_read(judge, batch)) <= known
+        return torch.zeros(len(batch))
+
+    score_rollouts(copyist, generated, score, config, num_rollouts=2, stride=3, batch_size=16, from_prompt=True)
+
+
+def test_a_cheating_discriminator_is_at_chance_against_the_copyist():
+    """Were BOS or padding on one side only, a few epochs would tell them apart."""
+    texts_of_two = [[4 + i, 5, EOS] if i % 2 else [4 + i, 6, 7, EOS] for i in range(8)]
+    real = texts(*texts_of_two * 40)
+    config = GPT2Config(vocab_size=VOCAB_SIZE, n_layer=1, bos_token_id=1, eos_token_id=EOS)
+    copyist = Copyist(config, [[1, *ids] for ids in texts_of_two])
+    settings = sampling_config(TextFormat(1, EOS, PAD, 9))
+    generated = generate_completions(copyist, real.prompt_ids, real.prompt_mask, settings)
+    judge = discriminator(DISCRIMINATORS["cnn"](), learning_rate=1e-2, batch_size=32)
+    judge.update(real, generated, epochs=3, seed=1)
+    assert abs(judge.evaluate(real, generated)["auc"] - 0.5) < 0.1
+
+
+def test_the_last_eos_is_read_even_where_it_is_also_the_padding():
+    """GPT-2: BOS, EOS and padding are one id, and its classifier looks for the last token that is no padding."""
+    model = DISCRIMINATORS["gpt2_classifier"]()
+    judge = discriminator(model, pad_token_id=EOS, pad_is_a_token=True)
+    with_eos, without = texts([5, 6, EOS]), texts([5, 6])
+    assert model.config.pad_token_id == VOCAB_SIZE
+    assert judge.score(with_eos) != judge.score(without)
+    shared = judge.score(texts([5, 6, EOS], [5, 6, 7, 8, 9]))[0]
+    torch.testing.assert_close(judge.score(with_eos)[0], shared)
+
+
+def test_a_tokenizer_without_padding_is_completed_on_a_copy(tokenizer):
+    own = train_tokenizer(SENTENCES[:3], 265)
+    own.pad_token = None
+    model = GPT2ForSequenceClassification(GPT2Config(vocab_size=len(own), n_embd=8, n_layer=1, n_head=1))
+    judge = discriminator(
+        model, generator_processing_class=tokenizer, processing_class=own, generator_vocab_size=len(tokenizer)
+    )
+    assert own.pad_token is None and model.config.pad_token_id == own.eos_token_id
+    ids = [tokenizer(text)["input_ids"] for text in SENTENCES[:3]]
+    alone = torch.cat([judge.score(texts(row)) for row in ids])
+    torch.testing.assert_close(judge.score(texts(*ids)), alone)
+    assert judge.score(texts([tokenizer.bos_token_id])).isfinite().all()  # decodes to nothing
+
+
+def test_a_long_prompt_is_cut_before_the_completion_is(tokenizer):
+    own = train_tokenizer(SENTENCES[:3], 265)
+    own.model_max_length = 10
+    judge = discriminator(
+        TextCNNForSequenceClassification(TextCNNConfig(vocab_size=300, filter_sizes=(1,), num_filters=(2,))),
+        generator_processing_class=tokenizer, processing_class=own, reads_prompt=True, generator_vocab_size=280,
     )  # fmt: skip
-    written = as_written_by_the_generator(real, extra_columns=4)
-    for name, tensor in judge.encode(real).items():
-        assert torch.equal(tensor, judge.encode(written)[name]), name
-    assert (judge.encode(real)["input_ids"] != judge.pad_token_id).any()
-
-
-def test_a_cheating_discriminator_is_at_chance_on_equal_texts():
-    """Were BOS or padding on one side only, this one would tell them apart after a few epochs."""
-    torch.manual_seed(0)
-    judge = discriminator(DISCRIMINATORS["cnn"](), learning_rate=1e-2, batch_size=8)
-    real = texts(*[[4 + i % 9, 5, EOS] if i % 2 else [4 + i % 9, 6, 7, EOS] for i in range(64)])
-    generated = as_written_by_the_generator(real, extra_columns=3)
-    judge.update(real, generated, epochs=5, seed=1)
-    assert judge.evaluate(real, generated)["auc"] == 0.5
+    prompt = tokenizer(SENTENCES[0])["input_ids"]
+    first, second = (texts(tokenizer(word)["input_ids"], prompt=prompt) for word in ("work", "us"))
+    assert not torch.equal(judge.encode(first)["input_ids"], judge.encode(second)["input_ids"])
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)

@@ -12,19 +12,19 @@ from transformers import TrainingArguments
 
 import seqgan_hf
 from seqgan_hf import SeqGANConfig
-from seqgan_hf.config import SyntheticRecipeArguments, TextRecipeArguments
+from seqgan_hf.recipe import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "completions", "losses", "config", "models", "metrics"},
+    {"masking", "completions", "losses", "config", "metering", "models", "metrics"},
     {"data", "generation", "discriminator", "loading"},
-    {"rollout", "oracle"},
+    {"rollout", "oracle", "streams"},
     {"rewards"},
     {"callbacks", "evaluation", "pretraining"},
     {"trainer"},
     {"recipe"},
 ]
-# Within the ground floor, masking carries the others.
+# Two that stand on their neighbour: masks carry the ground floor, and both stages report held-out NLL alike.
 SAME_FLOOR = {("losses", "masking"), ("completions", "masking"), ("pretraining", "evaluation")}
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from conftest import SENTENCES
 from transformers import AutoModelForCausalLM
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from seqgan_hf.config import TextRecipeArguments
-from seqgan_hf.recipe import load_splits
+from seqgan_hf.recipe import TextRecipeArguments, load_splits
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,9 +51,10 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
 def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsys):
     run = recipe("obama_speech")
     run(["--sample", *quick, "--save_strategy", "steps", "--save_steps", "1"])
+    shutil.rmtree(tmp_path / "run" / "checkpoint-2")
     first = json.loads((tmp_path / "run" / "metrics.json").read_text())
     capsys.readouterr()
-    run(["--sample", *quick, "--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-1")])
+    run(["--sample", *quick, "--resume_from_checkpoint", "true"])
     assert "Stage 1" not in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"] == first["stages"]
 
@@ -86,6 +87,13 @@ def test_rows_and_columns_are_chosen(tmp_path):
     )
     assert len(splits["train"]) == 7
     assert all(int(text.split()[1]) % 2 for split in splits.values() for text in split["text"])
+
+
+def test_whole_speeches_are_split_into_paragraphs(tmp_path):
+    rows = [{"text": "\n\n".join(f"speech {i} paragraph {j}" for j in range(4))} for i in range(5)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = load_splits(arguments(tmp_path / "s.jsonl", split_paragraphs=True), seed=1)
+    assert sum(map(len, splits.values())) == 20
 
 
 def test_a_wrong_column_or_filter_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import BOS, EOS, GENERATORS, PAD, VOCAB_SIZE
 from scipy.stats import chi2_contingency
+from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
 from seqgan_hf.completions import Completions
 from seqgan_hf.generation import generate_completions, sampling_config, sampling_mode
@@ -117,6 +118,30 @@ def test_stride_rolls_out_every_kth_prefix_and_shares_its_scores(tiny_model):
     expected = [[1, 1, 1] + [0] * 6, [2] * 8 + [1], [1] + [0] * 8, [2, 2, 2, 2, 1, 1, 0, 0, 0]]
     assert scores[0].tolist() == expected
     assert prompt_scores.tolist() == [[0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("from_prompt", [False, True])
+def test_a_stride_above_every_length_leaves_the_whole_completions(from_prompt, tiny_model):
+    completions = ragged_completions()
+    scores, prompt_scores = score_rollouts(
+        tiny_model("lstm"), completions, lambda texts: torch.full((len(texts),), len(texts)),
+        sampling_config(text_format()), 3, stride=20, from_prompt=from_prompt,
+    )  # fmt: skip
+    assert torch.equal(scores, 4.0 * completions.completion_mask.expand(3, -1, -1))
+    assert torch.equal(prompt_scores, torch.full((3, 4), 12.0 * from_prompt))
+
+
+def test_a_model_whose_state_cannot_be_forked_is_refused():
+    config = RecurrentGemmaConfig(
+        vocab_size=VOCAB_SIZE, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        lru_width=16, attention_window_size=8, block_types=["recurrent", "attention"], pad_token_id=PAD,
+        bos_token_id=BOS, eos_token_id=EOS,
+    )  # fmt: skip
+    prompts = torch.tensor([[BOS]] * 2)
+    with pytest.raises(ValueError, match="RecurrentGemmaForCausalLM does not keep its state in a cache that can be"):
+        generate_completions(
+            RecurrentGemmaForCausalLM(config), prompts, torch.ones_like(prompts), sampling_config(text_format())
+        )
 
 
 def test_scores_belong_to_the_prefix_they_were_forked_from(tiny_model):

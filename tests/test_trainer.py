@@ -10,7 +10,15 @@ import torch
 from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
 
-from seqgan_hf import LSTMConfig, LSTMForCausalLM, SeqGANConfig, SeqGANTrainer
+from seqgan_hf import (
+    LSTMConfig,
+    LSTMForCausalLM,
+    SeqGANConfig,
+    SeqGANTrainer,
+    TextCNNConfig,
+    TextCNNForSequenceClassification,
+)
+from seqgan_hf.loading import train_tokenizer
 from seqgan_hf.losses import completion_logits
 
 
@@ -98,9 +106,6 @@ def test_every_setting_plays_two_rounds(settings, tiny_model, tmp_path):
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("column", ["text", "prompt"])
 def test_text_and_prompts_play_with_two_tokenizers(column, streaming, tokenizer, tmp_path):
-    from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
-    from seqgan_hf.loading import train_tokenizer
-
     rows = {"text": SENTENCES} if column == "text" else {"prompt": ["we", "the town"] * 5, "completion": SENTENCES}
     dataset = Dataset.from_dict({name: values * 11 for name, values in rows.items()})
     own = train_tokenizer(SENTENCES[:4], 265)
@@ -162,7 +167,7 @@ def test_the_log_carries_what_a_person_needs(tiny_model, tmp_path, capsys):
 def test_nothing_behind_eos_is_trained_on(tiny_model, tmp_path):
     """Change what stands behind EOS: the loss and its gradient must not notice."""
     trainer = SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
-    inputs = {name: tensor[:4] for name, tensor in trainer._collate(list(trainer.train_dataset)[:4]).items()}
+    inputs = trainer.data_collator(list(trainer.train_dataset)[:4])
     batch = trainer._generate_and_score_completions(inputs)
     mask = batch["completions"].completion_mask
     mask[:, 3:] = 0
@@ -191,7 +196,6 @@ def bandit(tmp_path, swap_labels=False, real_token=TARGET, steps=40, **kwargs):
     torch.manual_seed(0)
     generator = LSTMForCausalLM(LSTMConfig(vocab_size=8, embedding_size=8, hidden_size=8, bos_token_id=0))
     torch.manual_seed(1)
-    from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
 
     judge = TextCNNForSequenceClassification(
         TextCNNConfig(vocab_size=8, embedding_size=8, filter_sizes=(1, 2), num_filters=(8, 8), dropout=0.0)
@@ -284,33 +288,35 @@ def test_a_round_is_generator_steps_and_then_discriminator_steps(tiny_model, tmp
     args = config(tmp_path, max_steps=6, generator_steps=3, discriminator_steps=2, discriminator_warmup_steps=4)
     trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
     played = []
-    trainer._train_discriminator_on_fresh_set = lambda: played.append(trainer.state.global_step)
+    trainer._train_discriminator_on_fresh_set = lambda game_round: played.append(
+        (trainer.state.global_step, game_round)
+    )
     trainer.train()
-    assert played == [0] * 4 + [3] * 2 + [6] * 2
+    assert played == [(0, 0)] * 4 + [(3, 0)] * 2 + [(6, 1)] * 2
 
 
-def test_cross_fitting_swaps_the_texts_each_round(tiny_model, tmp_path):
-    args = config(tmp_path, max_steps=3, discriminator_data="cross_fit", mle_coef=1.0, discriminator_warmup_steps=0)
+def test_cross_fitting_keeps_the_halves_apart_within_a_round_and_swaps_them(tiny_model, tmp_path):
+    args = config(tmp_path, max_steps=4, generator_steps=2, discriminator_data="cross_fit", mle_coef=1.0)
     trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
-    generator_folds = [{tuple(row) for row in t.dataset["completion_ids"]} for t in trainer._generator_texts]
-    seen = []
-    real_next = {id(t): t.next for t in trainer._discriminator_texts}
+    seen = {"generator": {}, "discriminator": {}}
 
-    def spy(stream, fold):
-        def take(count):
-            batch = real_next[id(stream)](count)
-            seen.append((fold, trainer._round, {tuple(row) for row in batch.completion_ids.tolist()}))
+    def spy(network):
+        take = getattr(trainer.texts, f"for_{network}")
+
+        def spied(game_round, count):
+            batch = take(game_round, count)
+            seen[network].setdefault(game_round, set()).update(map(tuple, batch.completion_ids[:, :5].tolist()))
             return batch
 
-        return take
+        setattr(trainer.texts, f"for_{network}", spied)
 
-    for fold, stream in enumerate(trainer._discriminator_texts):
-        stream.next = spy(stream, fold)
+    spy("generator")
+    spy("discriminator")
     trainer.train()
-    assert [(fold, round_) for fold, round_, _ in seen] == [(1, 1), (0, 2), (1, 3)]
-    for fold, _, rows in seen:
-        learned = {tuple(x for x in row if x) for row in generator_folds[fold]}
-        assert not {tuple(x for x in row if x) for row in rows} & learned
+    assert set(seen["generator"]) == set(seen["discriminator"]) == {0, 1}
+    for game_round in (0, 1):
+        assert not seen["generator"][game_round] & seen["discriminator"][game_round]
+    assert seen["generator"][0] & seen["discriminator"][1] and seen["generator"][1] & seen["discriminator"][0]
 
 
 def test_a_delayed_rollout_policy_follows_the_generator(tiny_model, tmp_path):
@@ -383,11 +389,51 @@ def test_the_saved_pair_loads_by_the_auto_classes_in_a_new_process(name, tiny_mo
     assert labels.strip() == "{0: 'generated', 1: 'real'}"
 
 
+def test_an_adapter_resumes_exactly(tiny_model, tmp_path):
+    from peft import LoraConfig
+
+    def trainer(run):
+        args = config(
+            tmp_path, output_dir=str(tmp_path / run), max_steps=4, save_strategy="steps", save_steps=2, beta=0.1
+        )
+        adapter = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+        return SeqGANTrainer(tiny_model("llama"), tiny_model("cnn"), args, train_dataset=texts(), peft_config=adapter)
+
+    whole = trainer("whole")
+    whole.train()
+    resumed = trainer("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert not moved(weights(whole.model), resumed.model)
+    assert not moved(weights(whole.discriminator.model), resumed.discriminator.model)
+
+
+def test_the_best_pair_is_loaded_together(tiny_model, tmp_path):
+    args = config(
+        tmp_path, max_steps=3, save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="nll", greater_is_better=True, learning_rate=1e-1,
+    )  # fmt: skip
+    trainer = SeqGANTrainer(
+        tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts(), eval_dataset=texts(count=6)
+    )
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    saved = type(trainer.discriminator.model).from_pretrained(best / "discriminator")
+    assert not moved(weights(saved), trainer.discriminator.model)
+    assert not moved(weights(LSTMForCausalLM.from_pretrained(best)), trainer.model)
+
+
+def test_a_checkpoint_without_the_games_state_is_refused(tiny_model, tmp_path):
+    args = config(tmp_path, max_steps=2, save_strategy="steps", save_steps=1, save_only_model=True)
+    trainer = play(tiny_model("lstm"), tiny_model("cnn"), args)
+    message = "cannot be resumed: it lacks seqgan_state.pt, the state of the game."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        trainer.train(resume_from_checkpoint=str(Path(args.output_dir) / "checkpoint-1"))
+
+
 def test_a_name_or_path_stands_for_model_and_tokenizer(tiny_model, tokenizer, tmp_path):
     generator = LSTMForCausalLM(LSTMConfig(vocab_size=len(tokenizer)))
     generator.save_pretrained(tmp_path / "generator")
     tokenizer.save_pretrained(tmp_path / "generator")
-    from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
 
     judge = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=300, filter_sizes=(2,), num_filters=(4,)))
     judge.save_pretrained(tmp_path / "judge")
@@ -426,13 +472,15 @@ def test_an_adapter_trains_and_the_base_stays(tiny_model, tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny_model, tmp_path):
     args = config(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
     trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
-    score = trainer._timed_score
+    score = trainer._score
 
     def poisoned(batch):
         return score(batch) * (float("nan") if trainer.state.global_step == 2 else 1.0)
 
-    trainer._timed_score = poisoned
-    with pytest.raises(FloatingPointError, match=r"The generator's loss is nan at step 3 \(policy nan\)"):
+    trainer._score = poisoned
+    with pytest.raises(
+        FloatingPointError, match=r"The generator's loss is nan at step 3 \(entropy [\d.]+, policy_loss nan\)"
+    ):
         trainer.train()
     checkpoints = sorted(path.name for path in Path(args.output_dir).glob("checkpoint-*"))
     assert checkpoints == ["checkpoint-1", "checkpoint-2"]
@@ -440,9 +488,46 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny_mode
     assert not moved(weights(saved), trainer.model)
 
 
+def test_weights_that_are_not_finite_stop_the_run_where_they_are_read(tiny_model, tmp_path):
+    generator = tiny_model("gpt2")
+    args = config(tmp_path, discriminator_warmup_steps=0)
+    trainer = SeqGANTrainer(generator, tiny_model("cnn"), args, train_dataset=texts())
+    with torch.no_grad():
+        generator.transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="The generator's logits are not finite: it diverged"):
+        trainer.train()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tiny_model, tmp_path):
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
+    before = weights(trainer.model)
+    trainer.model.lm_head.bias.register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(FloatingPointError, match=r"The norm of the generator's gradient is (nan|inf) at step 1"):
+        trainer.train()
+    assert not moved(before, trainer.model)
+
+
+def test_without_an_update_there_is_no_kl_to_the_reference(tmp_path):
+    """Dropout in the log-probabilities, and none in sampling, once made a KL of 0.9 nats out of nothing."""
+    torch.manual_seed(0)
+    generator = GENERATORS["gpt2"]()
+    assert generator.config.resid_pdrop > 0
+    trainer = play(generator, DISCRIMINATORS["cnn"](), config(tmp_path, beta=0.1))
+    (log,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert log["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_bfloat16_plays_a_round(tiny_model, tmp_path):
+    generator, judge = tiny_model("llama"), tiny_model("bert")
+    before = weights(generator), weights(judge)
+    trainer = play(generator, judge, config(tmp_path, bf16=True, use_cpu=True, beta=0.1))
+    assert moved(before[0], trainer.model) and moved(before[1], trainer.discriminator.model)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"discriminator_learning_rate": -1.0}, "`discriminator_learning_rate` must be above 0; got -1.0."),
         ({"num_rollouts": 0}, "`num_rollouts` must be at least 1; got 0."),
         ({"rollout_stride": 0}, "`rollout_stride` must be at least 1; got 0."),
         ({"reward": "score"}, "`reward` must be one of probability, logit; got 'score'."),
@@ -470,12 +555,14 @@ def test_settings_out_of_range_are_refused(settings, message, tmp_path):
 
 
 def test_completions_longer_than_the_context_are_refused(tiny_model, tmp_path):
-    message = "Row 0 needs 1 prompt tokens and up to 64 of completion, but the generator reads 64 tokens at most."
+    message = "Row 0 of `train_dataset` needs 1 prompt tokens and up to 64 of completion, but the generator reads 64"
     with pytest.raises(ValueError, match=re.escape(message)):
         SeqGANTrainer(
             tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path, max_completion_length=64), train_dataset=texts()
         )
-    message = "Row 0 needs 1 prompt tokens and up to 64 of completion, but the discriminator reads 64 tokens at most."
+    message = (
+        "Row 0 of `train_dataset` needs 1 prompt tokens and up to 64 of completion, but the discriminator reads 64"
+    )
     with pytest.raises(ValueError, match=re.escape(message)):
         SeqGANTrainer(
             tiny_model("lstm"), tiny_model("bert"), config(tmp_path, max_completion_length=64), train_dataset=texts()

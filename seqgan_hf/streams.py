@@ -1,0 +1,202 @@
+"""Who learns from which real texts: folds, texts held out, and endless shuffled batches that resume exactly."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+
+from .completions import Completions
+from .data import AnyDataset
+
+_SHUFFLE_BUFFER = 1000
+_MOST_HELD_OUT = 1000
+
+
+def generator_and_discriminator_folds(
+    dataset: AnyDataset, discriminator_data: str, seed: int
+) -> tuple[list[AnyDataset], list[AnyDataset]]:
+    """
+    Decide which real texts each network learns from in which round.
+
+    Round `r` takes the folds of index `r % len(folds)`. A maximum-likelihood stage before the game learns from the
+    generator's first fold; called with the same arguments it gets the same texts.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): The real texts, prepared or not.
+        discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
+        seed (`int`): Decides who gets which half.
+
+    Returns:
+        `tuple` of two lists of datasets: the generator's folds and the discriminator's, equally many.
+    """
+    if discriminator_data == "same":
+        return [dataset], [dataset]
+    if isinstance(dataset, Dataset):
+        if len(dataset) < 2:
+            raise ValueError(f"`discriminator_data='{discriminator_data}'` halves the texts; got {len(dataset)} text.")
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+        halves = [dataset.select(sorted(order[0::2])), dataset.select(sorted(order[1::2]))]
+    else:
+        halves = [
+            dataset.filter(_IndexParity(0), with_indices=True),
+            dataset.filter(_IndexParity(1), with_indices=True),
+        ]
+    if discriminator_data == "held_out":
+        return [halves[0]], [halves[1]]
+    return halves, halves[::-1]
+
+
+@dataclass(frozen=True)
+class _IndexParity:
+    remainder: int
+
+    def __call__(self, row: Mapping[str, Any], index: int) -> bool:
+        return index % 2 == self.remainder
+
+
+def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
+    """
+    Split off the texts on which the discriminator is tested and never trained.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): The discriminator's real texts.
+        share (`float`): In (0, 0.5]. At most 1,000 texts are held out; a stream gives its first `share * 1000`.
+        seed (`int`): Decides which.
+
+    Returns:
+        `tuple`: the texts to train on, and those held out; neither is empty.
+
+    Raises:
+        ValueError: If nothing would be left to train on.
+    """
+    if isinstance(dataset, IterableDataset):
+        count = max(int(share * _MOST_HELD_OUT), 1)
+        if next(iter(dataset.skip(count)), None) is None:
+            raise ValueError(
+                f"The first {count} texts of a stream are held out from the discriminator, and this one has no more. "
+                "Pass a map-style dataset, or lower `discriminator_holdout`."
+            )
+        return dataset.skip(count), dataset.take(count)
+    if len(dataset) < 2:
+        raise ValueError(
+            f"The discriminator needs at least 2 real texts, one to learn from and one to be tested on; got "
+            f"{len(dataset)}. Add texts to `train_dataset`."
+        )
+    count = min(max(round(share * len(dataset)), 1), _MOST_HELD_OUT)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
+
+
+class RealTexts:
+    """
+    Endless shuffled batches of real texts, resumable at any point.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): From [`prepare_dataset`].
+        pad_token_id (`int`): Fills the rows of a batch.
+        seed (`int`): Decides the order, on its own generator: no draw here moves the global random state.
+    """
+
+    def __init__(self, dataset: AnyDataset, pad_token_id: int, seed: int) -> None:
+        self.dataset = dataset
+        self.pad_token_id = pad_token_id
+        self.seed = seed
+        self.epoch = 0
+        self.taken = 0
+        self._rows: Iterator[Mapping[str, Any]] | None = None
+
+    def next(self, count: int) -> Completions:
+        """Return the next `count` texts, beginning a new epoch in a new order where one ends."""
+        rows: list[Mapping[str, Any]] = []
+        while len(rows) < count:
+            if self._rows is None:
+                self._rows = self._epoch_rows(skip=self.taken)
+            row = next(self._rows, None)
+            if row is None:
+                if self.taken == 0:
+                    raise ValueError("The stream of real texts is empty: nothing to learn from. Check the dataset.")
+                self.epoch, self.taken, self._rows = self.epoch + 1, 0, None
+                continue
+            self.taken += 1
+            rows.append(row)
+        return Completions.collate(rows, self.pad_token_id)
+
+    def _epoch_rows(self, skip: int) -> Iterator[Mapping[str, Any]]:
+        if isinstance(self.dataset, Dataset):
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(self.dataset), generator=generator).tolist()
+            return _read_in_blocks(self.dataset, order[skip:])
+        stream = self.dataset.shuffle(seed=self.seed + self.epoch, buffer_size=_SHUFFLE_BUFFER)
+        rows = iter(stream)
+        for _ in range(skip):
+            next(rows, None)
+        return rows
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the reading stands."""
+        return {"epoch": self.epoch, "taken": self.taken}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from `state`; a stream is read again up to there."""
+        self.epoch, self.taken, self._rows = int(state["epoch"]), int(state["taken"]), None
+
+
+class GameTexts:
+    """
+    The real texts of a game: who learns from which, and which are only for testing.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): From `prepare_dataset`.
+        pad_token_id (`int`): Fills the rows of a batch.
+        discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
+        holdout (`float`): Share of the discriminator's texts on which it is tested and never trained.
+        seed (`int`): Decides all orders and splits.
+
+    Attributes:
+        prompts (`Dataset` or `IterableDataset`): The texts whose prompts the generator completes.
+    """
+
+    def __init__(
+        self, dataset: AnyDataset, pad_token_id: int, discriminator_data: str, holdout: float, seed: int
+    ) -> None:
+        generator_folds, discriminator_folds = generator_and_discriminator_folds(dataset, discriminator_data, seed)
+        self.prompts = generator_folds[0] if discriminator_data == "held_out" else dataset
+        split = [hold_out(fold, holdout, seed) for fold in discriminator_folds]
+        self._generator = [RealTexts(fold, pad_token_id, seed + 1) for fold in generator_folds]
+        self._discriminator = [RealTexts(train, pad_token_id, seed + 2) for train, _ in split]
+        self._held_out = [RealTexts(held_out, pad_token_id, seed + 3) for _, held_out in split]
+
+    def for_generator(self, game_round: int, count: int) -> Completions:
+        """Return the next texts for the generator's likelihood term in a round."""
+        return self._generator[game_round % len(self._generator)].next(count)
+
+    def for_discriminator(self, game_round: int, count: int) -> Completions:
+        """Return the next texts for the discriminator to learn from in a round."""
+        return self._discriminator[game_round % len(self._discriminator)].next(count)
+
+    def held_out(self, game_round: int, count: int) -> Completions:
+        """Return texts to test the discriminator of a round on, at most `count`, none twice."""
+        texts = self._held_out[game_round % len(self._held_out)]
+        return texts.next(min(count, len(texts.dataset)) if isinstance(texts.dataset, Dataset) else count)
+
+    def state_dict(self) -> list[dict[str, int]]:
+        """Return where the reading of each stream stands."""
+        return [stream.state_dict() for stream in self._streams()]
+
+    def load_state_dict(self, state: Sequence[Mapping[str, int]]) -> None:
+        """Go on from `state`."""
+        for stream, position in zip(self._streams(), state, strict=True):
+            stream.load_state_dict(position)
+
+    def _streams(self) -> list[RealTexts]:
+        return self._generator + self._discriminator + self._held_out
+
+
+def _read_in_blocks(dataset: Dataset, order: Sequence[int], block: int = 256) -> Iterator[Mapping[str, Any]]:
+    """Yield rows in `order`; read singly, each would cost a decoding of its own."""
+    for start in range(0, len(order), block):
+        columns = dataset[list(order[start : start + block])]
+        for prompt_ids, completion_ids in zip(columns["prompt_ids"], columns["completion_ids"], strict=True):
+            yield {"prompt_ids": prompt_ids, "completion_ids": completion_ids}

@@ -1,0 +1,24 @@
+import time
+
+from seqgan_hf.metering import Meter
+
+
+def test_values_are_averaged_and_seconds_are_per_update():
+    meter = Meter()
+    for value in (1.0, 3.0):
+        meter.add({"loss": value}, prefix="d/")
+        with meter.phase("rollout"):
+            time.sleep(0.02)
+    read = meter.read(per=2)
+    assert read["d/loss"] == 2 and 0.02 <= read["seconds/rollout"] < 0.2
+    assert meter.read() == {}
+
+
+def test_an_inner_phase_counts_for_itself_alone():
+    meter = Meter()
+    with meter.phase("rollout"):
+        for _ in range(2):
+            with meter.phase("score"):
+                time.sleep(0.03)
+    read = meter.read()
+    assert read["seconds/score"] >= 0.06 and read["seconds/rollout"] < 0.03
