@@ -12,24 +12,11 @@ By default the paper's corpus is read; `--dataset_name` takes any other, for exa
 All flags: --help. The presets are the YAML files in recipes/configs/obama_speech.
 """
 
-from pathlib import Path
-
-from transformers import set_seed
-
-from seqgan_hf import SeqGANConfig
-from seqgan_hf.config import parse_config
-from seqgan_hf.recipe import TextRecipeArguments, load_networks, load_splits, play
+from seqgan_hf.recipe import TextRecipeArguments, load_networks, load_splits, play, start
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, config = parse_config(
-        (TextRecipeArguments, SeqGANConfig),
-        argv,
-        description=__doc__,
-        presets=Path(__file__).parent / "configs" / "obama_speech",
-        default_preset="pretrained",
-    )
-    set_seed(config.seed)
+    args, config = start(__file__, TextRecipeArguments, argv, __doc__, default_preset="pretrained")
     splits = load_splits(args, config.seed)
     networks = load_networks(args, config, splits["train"])
     play(args, config, splits, networks)

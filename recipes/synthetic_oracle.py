@@ -10,58 +10,40 @@ maximum-likelihood generator stands in the table as the rival. All flags: --help
 """
 
 import dataclasses
-from pathlib import Path
-
-from transformers import set_seed
 
 from seqgan_hf import (
     LSTMConfig,
     LSTMForCausalLM,
-    SeqGANConfig,
     SeqGANTrainer,
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
-from seqgan_hf.config import parse_config
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle, mean_nll, sample_texts
-from seqgan_hf.pretraining import pretrain_generator
-from seqgan_hf.recipe import SyntheticRecipeArguments, finish, game_settings, which_checkpoint
-from seqgan_hf.streams import generator_and_discriminator_folds
+from seqgan_hf.recipe import (
+    SyntheticRecipeArguments,
+    finish,
+    game_settings,
+    likelihood_stage,
+    start,
+    which_checkpoint,
+)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, config = parse_config(
-        (SyntheticRecipeArguments, SeqGANConfig),
-        argv,
-        description=__doc__,
-        presets=Path(__file__).parent / "configs" / "synthetic_oracle",
-        default_preset="smoke",
-    )
-    set_seed(config.seed)
+    args, config = start(__file__, SyntheticRecipeArguments, argv, __doc__, default_preset="smoke")
     oracle = (load_oracle(args.oracle) if args.oracle else make_oracle(args.oracle_seed)).to(config.device)
     text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
     real = sample_texts(oracle, text_format, 2 * args.num_texts, config.seed, description="Sampling the oracle")
     train, test = (prepare_dataset(as_dataset(part), None, text_format) for part in real.halves())
 
     sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}
-    generator = LSTMForCausalLM(
-        LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size)
-    ).to(config.device)
-    (learned_from, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
-    print(f"\nStage 1 of 2: maximum likelihood on {len(learned_from):,} texts.", flush=True)
-    first_stage = pretrain_generator(
-        generator,
-        learned_from,
-        test,
-        text_format,
-        Path(config.output_dir) / "mle_checkpoints",
-        epochs=args.mle_epochs,
-        learning_rate=args.mle_learning_rate,
-        batch_size=args.mle_batch_size,
-        patience=args.mle_patience,
-        seed=config.seed,
+    generator = LSTMForCausalLM(LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size))
+    generator, first_stage = likelihood_stage(args, config, generator, train, test, text_format)
+    discriminator = TextCNNForSequenceClassification(
+        TextCNNConfig(vocab_size=oracle.config.vocab_size, pad_token_id=text_format.pad_token_id)
     )
+    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=test)
 
     def nll(temperature: float = 1.0) -> dict[str, float]:
         samples = sample_texts(generator, text_format, args.num_test_samples, config.seed, temperature)
@@ -71,17 +53,14 @@ def main(argv: list[str] | None = None) -> None:
         }
 
     stages = {"MLE": nll(), f"MLE, temperature {args.rival_temperature}": nll(args.rival_temperature)}
-    discriminator = TextCNNForSequenceClassification(
-        TextCNNConfig(vocab_size=oracle.config.vocab_size, pad_token_id=0)
-    )
-    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=test)
     print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
     trainer.train(resume_from_checkpoint=which_checkpoint(config))
     stages["SeqGAN"] = nll()
     settings = {**dataclasses.asdict(args), **game_settings(config)}
     report = {"stages": stages, "first_stage": first_stage, "samples": [], "settings": settings}
-    oracle_itself = mean_nll(oracle, real)
-    finish(trainer, report, f"Nats per token (lower is better). The oracle's own texts have {oracle_itself:.4f}.")
+    finish(
+        trainer, report, f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
+    )
 
 
 if __name__ == "__main__":

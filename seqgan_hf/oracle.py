@@ -119,8 +119,10 @@ def sample_texts(
     parts = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        with tqdm(total=num_samples, desc=description, unit="text", leave=False) as progress:
-            while (done := int(progress.n)) < num_samples:
+        with tqdm(
+            total=num_samples, desc=description, unit="text", leave=False, disable=num_samples <= batch_size
+        ) as progress:
+            for done in range(0, num_samples, batch_size):
                 count = min(batch_size, num_samples - done)
                 prompts = torch.full((count, 1), text_format.start_token_id, device=device)
                 parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))

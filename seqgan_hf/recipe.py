@@ -3,17 +3,18 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .completions import Completions
-from .config import SeqGANConfig
-from .data import TextFormat, prepare_dataset
+from .config import SeqGANConfig, parse_config
+from .data import AnyDataset, TextFormat, prepare_dataset
 from .evaluation import bleu_of_samples, stages_table
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
@@ -113,6 +114,28 @@ class SyntheticRecipeArguments:
         default=0.75,
         metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
     )
+
+
+def start(
+    recipe: str, arguments: type, argv: Sequence[str] | None, description: str | None, default_preset: str
+) -> tuple[Any, SeqGANConfig]:
+    """
+    Read a recipe's settings and seed everything.
+
+    Args:
+        recipe (`str`): The recipe's file; its presets are in `configs/<its name>` beside it.
+        arguments (`type`): Its dataclass, beside [`SeqGANConfig`].
+        argv (`Sequence[str]`, *optional*): The command line; `sys.argv[1:]` by default.
+        description (`str`, *optional*): Shown by `--help`.
+        default_preset (`str`): Where neither a preset nor a YAML file is named.
+
+    Returns:
+        `tuple`: the recipe's arguments, and those of the game.
+    """
+    presets = Path(recipe).parent / "configs" / Path(recipe).stem
+    args, config = parse_config((arguments, SeqGANConfig), argv, description, presets, default_preset)
+    set_seed(config.seed)
+    return args, config
 
 
 def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
@@ -249,8 +272,6 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     """
     Run both stages, maximum likelihood and SeqGAN, and report each on the test split.
 
-    A run that is resumed (`resume_from_checkpoint`) takes its first stage from `output_dir/mle`.
-
     Args:
         args (`TextRecipeArguments`): Settings of the first stage and of the report.
         config (`SeqGANConfig`): Settings of the game.
@@ -260,37 +281,14 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     Returns:
         `dict`: what `output_dir/metrics.json` holds.
     """
-    stage_one = Path(config.output_dir) / "mle"
-    generator = networks.generator
-    text_format = TextFormat.from_model(generator, networks.tokenizer, config.max_completion_length)
-    if config.resume_from_checkpoint and stage_one.is_dir():
-        generator = load_generator(str(stage_one))
-        first_stage = json.loads((stage_one / "metrics.json").read_text(encoding="utf-8"))
-    else:
-        print(f"\nStage 1 of 2: maximum likelihood on {len(splits['train']):,} texts.", flush=True)
-        checkpoints = Path(config.output_dir) / "mle_checkpoints"
-        train, validation = (
-            prepare_dataset(splits[name], networks.tokenizer, text_format, name, config.long_texts)
-            for name in ("train", "validation")
-        )
-        (learned_from, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
-        first_stage = pretrain_generator(
-            generator,
-            learned_from,
-            validation,
-            text_format,
-            checkpoints,
-            epochs=args.mle_epochs,
-            learning_rate=args.mle_learning_rate,
-            batch_size=args.mle_batch_size,
-            patience=args.mle_patience,
-            seed=config.seed,
-        )
-        shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
-        generator.save_pretrained(stage_one)
-        networks.tokenizer.save_pretrained(stage_one)
-        (stage_one / "metrics.json").write_text(json.dumps(first_stage), encoding="utf-8")
-
+    text_format = TextFormat.from_model(networks.generator, networks.tokenizer, config.max_completion_length)
+    train, validation = (
+        prepare_dataset(splits[name], networks.tokenizer, text_format, name, config.long_texts)
+        for name in ("train", "validation")
+    )
+    generator, first_stage = likelihood_stage(
+        args, config, networks.generator, train, validation, text_format, networks.tokenizer
+    )
     trainer = SeqGANTrainer(
         model=generator,
         discriminator=networks.discriminator,
@@ -312,6 +310,56 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     }
     finish(trainer, report, "Held-out texts: NLL in nats per token (lower is better), BLEU of samples against them.")
     return report
+
+
+def likelihood_stage(
+    args: TextRecipeArguments | SyntheticRecipeArguments,
+    config: SeqGANConfig,
+    generator: PreTrainedModel,
+    train: AnyDataset,
+    validation: AnyDataset,
+    text_format: TextFormat,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> tuple[PreTrainedModel, dict[str, float]]:
+    """
+    Train a recipe's generator by maximum likelihood and keep it in `output_dir/mle`; a resumed run takes it from there.
+
+    Args:
+        args (`TextRecipeArguments` or `SyntheticRecipeArguments`): Settings of this stage.
+        config (`SeqGANConfig`): Settings of the game, which say what texts this stage may see.
+        generator (`PreTrainedModel`): Trained in place.
+        train, validation (`Dataset`): From `prepare_dataset`.
+        text_format (`TextFormat`): The generator's special tokens.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Kept beside it.
+
+    Returns:
+        `tuple`: the generator, and the metrics of [`pretrain_generator`].
+    """
+    folder = Path(config.output_dir) / "mle"
+    if config.resume_from_checkpoint and (folder / "metrics.json").is_file():
+        return load_generator(str(folder)), json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    (texts, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
+    print(f"\nStage 1 of 2: maximum likelihood on {len(texts):,} texts.", flush=True)
+    checkpoints = Path(config.output_dir) / "mle_checkpoints"
+    metrics = pretrain_generator(
+        generator,
+        texts,
+        validation,
+        text_format,
+        checkpoints,
+        epochs=args.mle_epochs,
+        learning_rate=args.mle_learning_rate,
+        batch_size=args.mle_batch_size,
+        patience=args.mle_patience,
+        seed=config.seed,
+    )
+    shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
+    generator.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
+    return load_generator(str(folder)), metrics
 
 
 def which_checkpoint(config: SeqGANConfig) -> str | bool | None:
@@ -358,7 +406,8 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     trainer.save_model()  # and pushes, if asked
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))
-    tqdm.write("\nSamples:")
+    if report["samples"]:
+        tqdm.write("\nSamples:")
     for sample in report["samples"]:
         tqdm.write(f"  - {' '.join(sample.split())}")
     tqdm.write(
