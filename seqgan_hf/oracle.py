@@ -132,7 +132,7 @@ def sample_texts(
 
 @torch.no_grad()
 def token_nll(
-    model: PreTrainedModel, texts: Completions, temperature: float = 1.0, batch_size: int = 256
+    model: PreTrainedModel, texts: Completions, temperature: float = 1.0, batch_size: int = 64
 ) -> torch.Tensor:
     """
     -log p of each token of some texts under a model.

@@ -182,6 +182,9 @@ def test_it_learns_to_tell_texts_apart_and_scores_without_dropout(name, tiny_mod
     assert judge.evaluate(REAL, GENERATED) == {
         "accuracy_real": 1, "accuracy_generated": 1, "accuracy": 1, "auc": 1,
     }  # fmt: skip
+    with torch.no_grad():
+        probability = judge.model(**judge.encode(REAL)).logits.softmax(dim=-1)
+    assert judge.model.config.id2label[1] == "real" and probability[:, 1].min() > 0.5
     judge.model.train()
     assert torch.equal(judge.score(REAL), judge.score(REAL))
     assert judge.model.training

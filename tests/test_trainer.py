@@ -284,6 +284,14 @@ def test_the_accuracy_gate_stops_the_discriminator_and_nothing_else(tiny_model, 
     assert not moved(before, judge) and moved(generator_before, trainer.model)
 
 
+def test_the_discriminators_training_moves_no_random_state_of_the_generator(tiny_model, tmp_path):
+    args = config(tmp_path, discriminator_epochs=2)
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("bert"), args, train_dataset=texts())
+    before = torch.get_rng_state()
+    trainer._train_discriminator_on_fresh_set(game_round=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_a_round_is_generator_steps_and_then_discriminator_steps(tiny_model, tmp_path):
     args = config(tmp_path, max_steps=6, generator_steps=3, discriminator_steps=2, discriminator_warmup_steps=4)
     trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
