@@ -192,59 +192,88 @@ def decode(
         `torch.Tensor` of shape `(plan.num_sequences, length)`.
     """
     length = plan.forced_ids.shape[1]
-    device = input_ids.device
-    output = torch.full((plan.num_sequences, length), generation_config.pad_token_id, device=device)
+    output = _prefixes(plan, generation_config.pad_token_id)
     # Drawn in advance, row by row: a sequence is the same whatever shares its batch.
-    uniforms = torch.rand(output.shape, device=device) if generation_config.do_sample else None
-
-    # Each row of the batch: the parent it follows, and the sequence it writes (-1: a parent itself, which is forced).
-    parent = torch.arange(len(input_ids), device=device)
-    sequence = torch.full_like(parent, -1)
-    last_fork = _last_forks(plan, len(input_ids), device)
-    alive = torch.ones_like(parent, dtype=torch.bool)
-    num_forked = 0
-
+    uniforms = torch.rand(output.shape, device=output.device) if generation_config.do_sample else None
+    rows = _Rows(plan)
     model_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
     outputs = model(**model_inputs, return_dict=True)
     _require_forkable(model, outputs)
     for position in range(plan.first_length, length):
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
         logits = outputs.logits[:, -1]
-
-        # A fork and a departure are one selection of rows.
-        forks = plan.forks.get(position, parent.new_empty(0))
-        row_of_parent = torch.empty(len(plan.forced_ids), dtype=torch.long, device=device)
-        forced = (sequence < 0).nonzero().squeeze(1)
-        row_of_parent[parent[forced]] = forced
-        stays = alive & ((sequence >= 0) | (last_fork[parent] > position))
-        index = torch.cat([stays.nonzero().squeeze(1), row_of_parent[forks]])
-        if len(index) == 0:
-            break
-        if len(forks) or len(index) < len(parent):
-            new_sequences = torch.arange(num_forked, num_forked + len(forks), device=device)
-            num_forked += len(forks)
-            sequence = torch.cat([sequence[stays], new_sequences])
-            output[new_sequences, :position] = plan.forced_ids[forks, :position]
-            parent, logits, input_ids = parent[index], logits[index], input_ids[index]
+        index = rows.fork(position)
+        if index is not None:
+            logits, input_ids = logits[index], input_ids[index]
             model_kwargs = _select_rows(model_kwargs, index)
 
         # Sequences sample; parents write what they are forced to.
-        samples = sequence >= 0
         scores = logits_processor(input_ids, logits.float()) if logits_processor else logits
-        next_tokens = plan.forced_ids[parent, position]
-        rows = samples.nonzero().squeeze(1)
-        draws = uniforms[sequence[rows], position] if uniforms is not None else None
-        next_tokens[rows] = choose_tokens(scores, rows, draws)
-        output[sequence[rows], position] = next_tokens[rows]
-        alive = ~samples
-        alive[rows] = mask_keeps_going(next_tokens[rows], generation_config.eos_token_id)
+        next_tokens = plan.forced_ids[rows.parent, position]
+        sampling = (rows.sequence >= 0).nonzero().squeeze(1)
+        sequences = rows.sequence[sampling]
+        draws = uniforms[sequences, position] if uniforms is not None else None
+        next_tokens[sampling] = choose_tokens(scores, sampling, draws)
+        output[sequences, position] = next_tokens[sampling]
+        if generation_config.eos_token_id is not None:
+            rows.ended[sampling] = next_tokens[sampling] == generation_config.eos_token_id
 
-        if position + 1 == length or not bool((alive & (samples | (last_fork[parent] > position))).any()):
+        if position + 1 == length or not bool(rows.go_on(position).any()):
             break
         input_ids = torch.cat([input_ids, next_tokens.unsqueeze(1)], dim=1)
         model_inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
         outputs = model(**model_inputs, return_dict=True)
     return output
+
+
+class _Rows:
+    """Who the rows of a batch are: the parent each follows, the sequence it writes (-1: a parent), whether it ended."""
+
+    def __init__(self, plan: ForkPlan) -> None:
+        self.plan = plan
+        self.parent = torch.arange(len(plan.forced_ids), device=plan.forced_ids.device)
+        self.sequence = torch.full_like(self.parent, -1)
+        self.ended = torch.zeros_like(self.parent, dtype=torch.bool)
+        self.num_forked = 0
+        self.last_fork = torch.full_like(self.parent, -1)
+        for position in sorted(plan.forks):
+            self.last_fork[plan.forks[position]] = position
+
+    def go_on(self, position: int) -> torch.Tensor:
+        """Tell which rows are needed behind `position`: sequences that did not end, parents yet to be forked."""
+        return ~self.ended & ((self.sequence >= 0) | (self.last_fork[self.parent] > position))
+
+    def fork(self, position: int) -> torch.Tensor | None:
+        """
+        Let rows leave and parents fork at `position`.
+
+        Returns:
+            `torch.Tensor` of shape `(num_rows,)`: for each new row the old one it comes from; `None`: nothing changed.
+        """
+        forks = self.plan.forks.get(position, self.parent.new_empty(0))
+        stays = self.go_on(position)
+        if len(forks) == 0 and bool(stays.all()):
+            return None
+        row_of_parent = torch.empty_like(self.last_fork)
+        forced = (self.sequence < 0).nonzero().squeeze(1)
+        row_of_parent[self.parent[forced]] = forced
+        index = torch.cat([stays.nonzero().squeeze(1), row_of_parent[forks]])
+        new = torch.arange(self.num_forked, self.num_forked + len(forks), device=index.device)
+        self.num_forked += len(forks)
+        self.sequence = torch.cat([self.sequence[stays], new])
+        self.parent = self.parent[index]
+        self.ended = torch.zeros_like(self.parent, dtype=torch.bool)
+        return index
+
+
+def _prefixes(plan: ForkPlan, pad_token_id: int) -> torch.Tensor:
+    """Each sequence with the tokens that its parent was forced to write before the fork, padded to full length."""
+    parts = []
+    for position in sorted(plan.forks):
+        sequences = plan.forced_ids[plan.forks[position]]
+        sequences[:, position:] = pad_token_id
+        parts.append(sequences)
+    return torch.cat(parts)
 
 
 def _require_forkable(model: PreTrainedModel, outputs: Any) -> None:
@@ -254,11 +283,6 @@ def _require_forkable(model: PreTrainedModel, outputs: Any) -> None:
             f"{type(model).__name__} does not keep its state in a cache that can be forked (`reorder_cache`), so "
             "rollouts cannot branch from it. Choose another architecture as the generator."
         )
-
-
-def mask_keeps_going(tokens: torch.Tensor, eos_token_id: int | None) -> torch.Tensor:
-    """Return a `bool` tensor like `tokens`: whether a sequence goes on after that token."""
-    return torch.ones_like(tokens, dtype=torch.bool) if eos_token_id is None else tokens != eos_token_id
 
 
 def choose_tokens(scores: torch.Tensor, rows: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
@@ -313,14 +337,6 @@ def inverse_cdf_sample(scores: torch.Tensor, draws: torch.Tensor) -> torch.Tenso
     below_total = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(draws.unsqueeze(1) * total, below_total)
     return torch.searchsorted(cumulative, target, right=True).squeeze(1)
-
-
-def _last_forks(plan: ForkPlan, num_parents: int, device: torch.device) -> torch.Tensor:
-    """The last prefix length at which each parent forks: it leaves the batch there."""
-    last = torch.full((num_parents,), -1, device=device)
-    for position in sorted(plan.forks):
-        last[plan.forks[position]] = position
-    return last
 
 
 def _select_rows(model_kwargs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:

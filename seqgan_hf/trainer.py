@@ -101,19 +101,13 @@ class SeqGANTrainer(Trainer):
         if args.disable_dropout:
             switch_off_dropout(generator)
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
-        self.discriminator = Discriminator(
-            model=load_discriminator(discriminator, **args.init_kwargs("discriminator")).to(args.device),
+        self.discriminator = self._make_discriminator(
+            load_discriminator(discriminator, **args.init_kwargs("discriminator")).to(args.device),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=is_conditional(train_dataset, self.text_format),
-            pad_token_id=self.text_format.pad_token_id,
-            pad_is_a_token=self.text_format.pad_is_a_token,
             generator_vocab_size=generator.get_input_embeddings().num_embeddings,
-            learning_rate=args.discriminator_learning_rate,
-            weight_decay=args.discriminator_weight_decay,
-            batch_size=args.discriminator_batch_size,
-            max_grad_norm=args.max_grad_norm,
-            score_batch_size=args.rollout_batch_size,
+            args=args,
         )
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:
@@ -156,6 +150,19 @@ class SeqGANTrainer(Trainer):
         self.add_callback(DiscriminatorCallback(self))
         if args.log_completions:
             self.add_callback(CompletionsCallback(self))
+
+    def _make_discriminator(self, model: PreTrainedModel, args: SeqGANConfig, **kwargs: Any) -> Discriminator:
+        return Discriminator(
+            model,
+            pad_token_id=self.text_format.pad_token_id,
+            pad_is_a_token=self.text_format.pad_is_a_token,
+            learning_rate=args.discriminator_learning_rate,
+            weight_decay=args.discriminator_weight_decay,
+            batch_size=args.discriminator_batch_size,
+            max_grad_norm=args.max_grad_norm,
+            score_batch_size=args.rollout_batch_size,
+            **kwargs,
+        )
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt_ids", "completion_ids"]  # type: ignore[assignment]
