@@ -2,6 +2,7 @@
 
 from .config import SeqGANConfig, parse_config
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from .pretraining import pretrain_generator
 from .trainer import SeqGANTrainer
 
 __version__ = "0.1.0"
@@ -14,4 +15,5 @@ __all__ = [
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
     "parse_config",
+    "pretrain_generator",
 ]

@@ -207,6 +207,8 @@ class SeqGANConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn of it at every loop
         for name, choices in {
             "reward": REWARDS,
             "baseline": BASELINES,
