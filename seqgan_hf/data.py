@@ -86,6 +86,21 @@ class TextFormat:
         return cls(start, eos, pad, max_completion_length, pad_is_a_token=eos is None or pad == eos)
 
 
+def check_kind(dataset: Any, name: str) -> None:
+    """
+    Raise `TypeError` unless it is one split of `datasets`.
+
+    Args:
+        dataset: What was passed.
+        name (`str`): What to call it in the error.
+    """
+    if not isinstance(dataset, (Dataset, IterableDataset)):
+        raise TypeError(
+            f"`{name}` must be a `datasets.Dataset` or `IterableDataset`; got {type(dataset).__name__}. Pass one split, "
+            "such as dataset['train'], or wrap your rows by `Dataset.from_list`."
+        )
+
+
 def is_conditional(dataset: AnyDataset, text_format: TextFormat) -> bool:
     """Tell whether the rows bring prompts of their own, or all start from the same token."""
     columns = _column_names(dataset)
@@ -125,11 +140,7 @@ def prepare_dataset(
         TypeError: If it is not one split of `datasets`.
         ValueError: If it is empty, has no usable column, lacks a tokenizer, or a text is too long.
     """
-    if not isinstance(dataset, (Dataset, IterableDataset)):
-        raise TypeError(
-            f"`{name}` must be a `datasets.Dataset` or `IterableDataset`; got {type(dataset).__name__}. Pass one split, "
-            "such as dataset['train'], or wrap your rows by `Dataset.from_list`."
-        )
+    check_kind(dataset, name)
     columns = _column_names(dataset)
     if not columns or not _has_rows(dataset):
         raise ValueError(f"`{name}` is empty. Check its path, split and filters: at least one text is needed.")

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.utils import is_matplotlib_available
 
 from .completions import Completions
 from .config import SeqGANConfig, parse_config
@@ -19,6 +20,7 @@ from .evaluation import bleu_of_samples, stages_table
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .oracle import sample_texts
+from .plots import plot_learning_curves
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
@@ -403,6 +405,9 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     """
     output_dir = Path(trainer.args.output_dir)
     (output_dir / "metrics.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"
+    if is_matplotlib_available():
+        drawn = str(plot_learning_curves(trainer.state.log_history, output_dir / "curves.png"))
     trainer.save_model()  # and pushes, if asked
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))

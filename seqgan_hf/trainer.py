@@ -19,7 +19,7 @@ from transformers.utils import logging
 from .callbacks import CompletionsCallback, DiscriminatorCallback
 from .completions import Completions, decode_ids
 from .config import SeqGANConfig
-from .data import AnyDataset, TextFormat, is_conditional, prepare_dataset
+from .data import AnyDataset, TextFormat, check_kind, is_conditional, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, sampling_config
@@ -92,6 +92,7 @@ class SeqGANTrainer(Trainer):
         _refuse_several_processes(args)
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
+        check_kind(train_dataset, "train_dataset")
         set_seed(args.seed)  # new heads and adapters are drawn below
         if processing_class is None and isinstance(model, str):
             processing_class = load_tokenizer(model)

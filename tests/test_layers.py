@@ -20,7 +20,7 @@ FLOORS = [
     {"data", "generation", "discriminator", "loading"},
     {"rollout", "oracle", "streams"},
     {"rewards"},
-    {"callbacks", "evaluation", "pretraining"},
+    {"callbacks", "evaluation", "plots", "pretraining"},
     {"trainer"},
     {"recipe"},
 ]

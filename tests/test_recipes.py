@@ -46,6 +46,7 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "mle")
     assert not torch.equal(generator.lm_head.weight, saved.lm_head.weight)
     assert (tmp_path / "run" / "discriminator" / "config.json").is_file()
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsys):

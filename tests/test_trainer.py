@@ -582,6 +582,13 @@ def test_a_missing_dataset_is_named(tiny_model, tmp_path):
         SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path))
 
 
+def test_a_dataset_of_another_kind_is_named(tiny_model, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"`train_dataset` must be a `datasets\.Dataset` or `IterableDataset`; got list"
+    ):
+        SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=["a text"])
+
+
 def test_several_processes_are_refused(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(SeqGANConfig, "world_size", 2)
     with pytest.raises(ValueError, match="SeqGANTrainer runs in one process so far; 2 were launched"):
