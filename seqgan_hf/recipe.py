@@ -418,6 +418,7 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     tqdm.write(
         f"\nSaved: generator in {output_dir}, its discriminator in {output_dir / 'discriminator'}, metrics.json."
     )
+    tqdm.write(f"Learning curves: {drawn}")
 
 
 def game_settings(config: SeqGANConfig) -> dict[str, Any]:
