@@ -12,7 +12,8 @@ By default the paper's corpus is read; `--dataset_name` takes any other, for exa
 All flags: --help. The presets are the YAML files in recipes/configs/obama_speech.
 """
 
-from seqgan_hf.recipe import TextRecipeArguments, load_networks, load_splits, play, start
+from seqgan_hf.arguments import TextRecipeArguments
+from seqgan_hf.recipe import load_networks, load_splits, play, start
 
 
 def main(argv: list[str] | None = None) -> None:

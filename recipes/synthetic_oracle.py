@@ -18,10 +18,10 @@ from seqgan_hf import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
+from seqgan_hf.arguments import SyntheticRecipeArguments
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle, mean_nll, sample_texts
 from seqgan_hf.recipe import (
-    SyntheticRecipeArguments,
     finish,
     game_settings,
     likelihood_stage,

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from seqgan_hf import SeqGANConfig
+from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 from seqgan_hf.config import parse_config
-from seqgan_hf.recipe import SyntheticRecipeArguments, TextRecipeArguments
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CLASSES = (TextRecipeArguments, SeqGANConfig)

@@ -12,11 +12,11 @@ from transformers import TrainingArguments
 
 import seqgan_hf
 from seqgan_hf import SeqGANConfig
-from seqgan_hf.recipe import SyntheticRecipeArguments, TextRecipeArguments
+from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "completions", "losses", "config", "metering", "models", "metrics"},
+    {"arguments", "masking", "completions", "losses", "config", "metering", "models", "metrics"},
     {"data", "generation", "discriminator", "loading"},
     {"rollout", "oracle", "streams"},
     {"rewards"},

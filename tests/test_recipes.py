@@ -12,7 +12,8 @@ from conftest import SENTENCES
 from transformers import AutoModelForCausalLM
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from seqgan_hf.recipe import TextRecipeArguments, load_splits
+from seqgan_hf.arguments import TextRecipeArguments
+from seqgan_hf.recipe import load_splits
 
 ROOT = Path(__file__).parent.parent
 
