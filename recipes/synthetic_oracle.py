@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
 
     sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}
     generator = LSTMForCausalLM(LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size))
-    generator, first_stage = likelihood_stage(args, config, generator, train, test, text_format)
+    generator, first_stage = likelihood_stage(args, config, generator, train, test)
     discriminator = TextCNNForSequenceClassification(
         TextCNNConfig(vocab_size=oracle.config.vocab_size, pad_token_id=text_format.pad_token_id)
     )

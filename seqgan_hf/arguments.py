@@ -54,6 +54,10 @@ class TextRecipeArguments:
         default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
     )
 
+    def __post_init__(self) -> None:
+        if self.num_test_samples < 1:
+            raise ValueError(f"`num_test_samples` must be at least 1; got {self.num_test_samples}.")
+
 
 @dataclass
 class SyntheticRecipeArguments:

@@ -45,6 +45,8 @@ class DiscriminatorCallback(TrainerCallback):
         self.game.update_rollout_policy()
         if state.global_step % args.generator_steps == 0:
             self.game.update_discriminator()
+        # A run shorter than `logging_steps` would end without a word.
+        control.should_log |= state.global_step >= state.max_steps
 
 
 class CompletionsCallback(TrainerCallback):

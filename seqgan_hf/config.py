@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import sys
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,6 +282,10 @@ _LEAST: dict[str, float] = {
 }
 
 
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and leaves a description its lines."""
+
+
 def parse_config(
     config_classes: Sequence[type],
     argv: Sequence[str] | None = None,
@@ -318,12 +323,27 @@ def parse_config(
     if path is not None:
         argv = _flags_from_yaml(path, config_classes) + argv
     classes: list[Any] = list(config_classes)
-    parser = HfArgumentParser(classes, description=description, allow_abbrev=False)
-    return parser.parse_args_into_dataclasses(args=argv)
+    names = sorted(file.stem for file in Path(presets).glob("*.yaml")) if presets is not None else []
+    parser = HfArgumentParser(
+        classes,
+        description=description,
+        epilog=f"Presets, whose values replace the defaults shown here: {', '.join(names)} (--preset NAME)."
+        if names
+        else None,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if unknown:
+        known = [field.name for config_class in classes for field in dataclasses.fields(config_class) if field.init]
+        nearest = difflib.get_close_matches(unknown[0].lstrip("-").split("=")[0], known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"Unknown argument `{unknown[0]}`. Did you mean `--{nearest}`? See --help for all.")
+    return tuple(parsed)
 
 
 def _choose_preset(folder: Path, argv: list[str], default: str | None) -> tuple[Path | None, list[str]]:
     names = sorted(file.stem for file in folder.glob("*.yaml"))
+    argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--preset=") else [arg])]
     chosen = [name for name in names if f"--{name}" in argv]
     if "--preset" in argv:
         at = argv.index("--preset")
@@ -361,6 +381,6 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
         if isinstance(value, dict):
             value = json.dumps(value)
         if isinstance(value, str) and value.startswith(("./", "../")):
-            value = path.parent / value
+            value = (path.parent / value).resolve()
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags

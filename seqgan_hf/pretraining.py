@@ -6,9 +6,16 @@ from typing import Any, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
 
-from .data import AnyDataset, TextFormat
+from .data import AnyDataset, TextFormat, prepare_dataset
 from .evaluation import held_out_metrics
 from .losses import negative_log_likelihood
 
@@ -17,8 +24,10 @@ def pretrain_generator(
     model: PreTrainedModel,
     train_dataset: AnyDataset,
     eval_dataset: AnyDataset,
-    text_format: TextFormat,
-    output_dir: str | Path,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    output_dir: str | Path = "mle-output",
+    max_completion_length: int = 64,
+    long_texts: str = "truncate",
     epochs: float = 20,
     learning_rate: float = 1e-2,
     batch_size: int = 64,
@@ -32,11 +41,13 @@ def pretrain_generator(
 
     Args:
         model (`PreTrainedModel`): Any causal language model; trained in place.
-        train_dataset (`Dataset` or `IterableDataset`): From `prepare_dataset`.
-        eval_dataset (`Dataset` or `IterableDataset`): Held-out texts, from `prepare_dataset`. They decide when to
-            stop, so report on others.
-        text_format (`TextFormat`): Gives the padding token.
+        train_dataset (`Dataset` or `IterableDataset`): Real texts, in every form that `SeqGANTrainer` takes.
+        eval_dataset (`Dataset` or `IterableDataset`): Held-out texts. They decide when to stop, so report on
+            others.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer. Rows of ids need none.
         output_dir (`str` or `Path`): Where the best and the last checkpoint are kept.
+        max_completion_length (`int`): The most tokens of a text, EOS included, as in `SeqGANConfig`.
+        long_texts (`str`): `truncate` or `error`, as in `SeqGANConfig`.
         epochs (`float`): At most.
         learning_rate (`float`): Of AdamW, constant; the default is the authors' code for their LSTM.
         batch_size (`int`): Texts per update.
@@ -48,6 +59,11 @@ def pretrain_generator(
     Returns:
         `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.
     """
+    text_format = TextFormat.from_model(model, processing_class, max_completion_length)
+    train_dataset, eval_dataset = (
+        prepare_dataset(dataset, processing_class, text_format, name, long_texts)
+        for name, dataset in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
+    )
     arguments: dict[str, Any] = {
         "output_dir": str(output_dir),
         "num_train_epochs": epochs,

@@ -16,7 +16,7 @@ from transformers.utils import is_matplotlib_available
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .completions import Completions
 from .config import SeqGANConfig, parse_config
-from .data import AnyDataset, TextFormat, prepare_dataset
+from .data import AnyDataset, prepare_dataset
 from .evaluation import bleu_of_samples, stages_table
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
@@ -195,13 +195,8 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     Returns:
         `dict`: what `output_dir/metrics.json` holds.
     """
-    text_format = TextFormat.from_model(networks.generator, networks.tokenizer, config.max_completion_length)
-    train, validation = (
-        prepare_dataset(splits[name], networks.tokenizer, text_format, name, config.long_texts)
-        for name in ("train", "validation")
-    )
     generator, first_stage = likelihood_stage(
-        args, config, networks.generator, train, validation, text_format, networks.tokenizer
+        args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer
     )
     trainer = SeqGANTrainer(
         model=generator,
@@ -232,7 +227,6 @@ def likelihood_stage(
     generator: PreTrainedModel,
     train: AnyDataset,
     validation: AnyDataset,
-    text_format: TextFormat,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """
@@ -242,8 +236,7 @@ def likelihood_stage(
         args (`TextRecipeArguments` or `SyntheticRecipeArguments`): Settings of this stage.
         config (`SeqGANConfig`): Settings of the game, which say what texts this stage may see.
         generator (`PreTrainedModel`): Trained in place.
-        train, validation (`Dataset`): From `prepare_dataset`.
-        text_format (`TextFormat`): The generator's special tokens.
+        train, validation (`Dataset`): Real texts.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Kept beside it.
 
     Returns:
@@ -259,8 +252,10 @@ def likelihood_stage(
         generator,
         texts,
         validation,
-        text_format,
+        tokenizer,
         checkpoints,
+        config.max_completion_length,
+        config.long_texts,
         epochs=args.mle_epochs,
         learning_rate=args.mle_learning_rate,
         batch_size=args.mle_batch_size,

@@ -34,7 +34,7 @@ def test_dictionaries_and_lists_of_a_yaml_file_arrive(tmp_path):
 
 def test_paths_beside_the_yaml_file_are_found_from_anywhere(tmp_path):
     args, _ = parse_config(CLASSES, [write(tmp_path, "dataset_name: ../speech.txt\n")])
-    assert Path(args.dataset_name) == tmp_path / ".." / "speech.txt"
+    assert Path(args.dataset_name) == tmp_path.parent / "speech.txt"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,14 @@ def test_a_wrong_yaml_file_is_refused(text, message, tmp_path):
         parse_config(CLASSES, [write(tmp_path, text)])
 
 
+def test_a_misspelt_flag_is_named_with_its_nearest():
+    message = "Unknown argument `--num_rolouts`. Did you mean `--num_rollouts`? See --help for all."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_config(CLASSES, ["--dataset_name", "x", "--num_rolouts", "4"])
+    with pytest.raises(ValueError, match="`num_test_samples` must be at least 1; got 0"):
+        parse_config(CLASSES, ["--dataset_name", "x", "--num_test_samples", "0"])
+
+
 def test_a_missing_yaml_file_is_named():
     with pytest.raises(ValueError, match=re.escape("There is no configuration file nowhere.yaml.")):
         parse_config(CLASSES, ["nowhere.yaml"])
@@ -64,7 +72,7 @@ def test_presets_by_name_by_flag_and_by_default(tmp_path):
     def rate(*argv):
         return parse_config(CLASSES, argv, presets=tmp_path, default_preset="pretrained")[1].learning_rate
 
-    assert (rate(), rate("--sample"), rate("--preset", "from_scratch")) == (1e-3, 1e-1, 1e-2)
+    assert (rate(), rate("--sample"), rate("--preset=from_scratch")) == (1e-3, 1e-1, 1e-2)
     message = "`--preset` must be one of from_scratch, pretrained, sample; got small."
     with pytest.raises(ValueError, match=re.escape(message)):
         rate("--preset", "small")

@@ -4,16 +4,14 @@ from conftest import SENTENCES
 from datasets import Dataset
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM
-from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.pretraining import LikelihoodCollator, pretrain_generator
 
 
 def setup(tokenizer):
     torch.manual_seed(0)
-    text_format = TextFormat(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 30)
-    dataset = prepare_dataset(Dataset.from_dict({"text": SENTENCES}), tokenizer, text_format)
+    dataset = Dataset.from_dict({"text": SENTENCES})
     model = LSTMForCausalLM(LSTMConfig(vocab_size=len(tokenizer)))
-    return model, dataset.select(range(7)), dataset.select(range(7, 10)), text_format
+    return model, dataset.select(range(7)), dataset.select(range(7, 10))
 
 
 def test_the_collator_labels_completions_alone():
@@ -25,15 +23,15 @@ def test_the_collator_labels_completions_alone():
 
 
 def test_it_stops_early_and_keeps_the_best_state(tokenizer, tmp_path):
-    model, train, held_out, text_format = setup(tokenizer)
+    model, train, held_out = setup(tokenizer)
     metrics = pretrain_generator(
-        model, train, held_out, text_format, tmp_path, epochs=200, learning_rate=3e-2, batch_size=4, patience=2,
+        model, train, held_out, tokenizer, tmp_path, epochs=200, learning_rate=3e-2, batch_size=4, patience=2,
         disable_tqdm=True,
     )  # fmt: skip
     assert 3 <= metrics["epochs"] < 200
     nll, count = 0.0, 0
-    for row in held_out:
-        ids = torch.tensor([row["prompt_ids"] + row["completion_ids"]])
+    for text in held_out["text"]:
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
         with torch.no_grad():
             nll += model.eval()(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         count += ids.shape[1] - 1
@@ -41,9 +39,9 @@ def test_it_stops_early_and_keeps_the_best_state(tokenizer, tmp_path):
 
 
 def test_without_patience_all_epochs_are_trained_and_the_last_state_is_kept(tokenizer, tmp_path):
-    model, train, held_out, text_format = setup(tokenizer)
+    model, train, held_out = setup(tokenizer)
     metrics = pretrain_generator(
-        model, train, held_out, text_format, tmp_path, epochs=5, batch_size=4, patience=0, disable_tqdm=True
+        model, train, held_out, tokenizer, tmp_path, epochs=5, batch_size=4, patience=0, disable_tqdm=True
     )
     assert metrics["epochs"] == 5
     assert not list(tmp_path.glob("checkpoint-*"))

@@ -164,6 +164,11 @@ def test_the_log_carries_what_a_person_needs(tiny_model, tmp_path, capsys):
     assert "P(real)" in capsys.readouterr().out
 
 
+def test_a_run_shorter_than_its_logging_steps_still_logs_its_last(tiny_model, tmp_path):
+    trainer = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, max_steps=2, logging_steps=10))
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [2]
+
+
 def test_nothing_behind_eos_is_trained_on(tiny_model, tmp_path):
     """Change what stands behind EOS: the loss and its gradient must not notice."""
     trainer = SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
