@@ -324,13 +324,12 @@ def parse_config(
         argv = _flags_from_yaml(path, config_classes) + argv
     classes: list[Any] = list(config_classes)
     names = sorted(file.stem for file in Path(presets).glob("*.yaml")) if presets is not None else []
+    listed = f"Presets (--preset NAME), whose values replace the defaults shown here: {', '.join(names)}."
     parser = HfArgumentParser(
         classes,
         description=description,
-        epilog=f"Presets, whose values replace the defaults shown here: {', '.join(names)} (--preset NAME)."
-        if names
-        else None,
-        formatter_class=RawDescriptionHelpFormatter,
+        epilog=listed if names else None,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
