@@ -76,7 +76,8 @@ class TextFormat:
         if max(start, eos or 0) >= vocab_size:
             raise ValueError(
                 f"BOS {start} or EOS {eos} is unknown to the generator, which has {vocab_size} tokens. Pass its "
-                "tokenizer as `processing_class`. Call `model.resize_token_embeddings(len(tokenizer))` after adding tokens."
+                "tokenizer as `processing_class`. Call `model.resize_token_embeddings(len(tokenizer))` after adding "
+                "tokens."
             )
         if pad is None or pad >= vocab_size:
             missing = "no padding token" if pad is None else f"no embedding of its padding token, {pad}"
