@@ -323,7 +323,7 @@ def parse_config(
     if path is not None:
         argv = _flags_from_yaml(path, config_classes) + argv
     classes: list[Any] = list(config_classes)
-    names = sorted(file.stem for file in Path(presets).glob("*.yaml")) if presets is not None else []
+    names = _preset_names(Path(presets)) if presets is not None else []
     listed = f"Presets (--preset NAME), whose values replace the defaults shown here: {', '.join(names)}."
     parser = HfArgumentParser(
         classes,
@@ -334,14 +334,25 @@ def parse_config(
     )
     *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     if unknown:
-        known = [field.name for config_class in classes for field in dataclasses.fields(config_class) if field.init]
-        nearest = difflib.get_close_matches(unknown[0].lstrip("-").split("=")[0], known, n=1, cutoff=0.0)[0]
+        nearest = _nearest(unknown[0].lstrip("-").split("=")[0], _keys(config_classes))
         raise ValueError(f"Unknown argument `{unknown[0]}`. Did you mean `--{nearest}`? See --help for all.")
     return tuple(parsed)
 
 
+def _keys(config_classes: Sequence[Any]) -> list[str]:
+    return [field.name for config_class in config_classes for field in dataclasses.fields(config_class) if field.init]
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+
+
+def _preset_names(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
 def _choose_preset(folder: Path, argv: list[str], default: str | None) -> tuple[Path | None, list[str]]:
-    names = sorted(file.stem for file in folder.glob("*.yaml"))
+    names = _preset_names(folder)
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--preset=") else [arg])]
     chosen = [name for name in names if f"--{name}" in argv]
     if "--preset" in argv:
@@ -369,11 +380,11 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `field: value` lines; got a {type(values).__name__}.")
-    known = [f.name for config_class in config_classes for f in dataclasses.fields(config_class) if f.init]
+    known = _keys(config_classes)
     flags: list[str] = []
     for key, value in values.items():
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            nearest = _nearest(str(key), known)
             raise ValueError(f"{path} has an unknown key `{key}`. Did you mean `{nearest}`? See --help for all keys.")
         if value is None:
             continue

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .completions import Completions, decode_ids
+from .states import dropout_off, own_randomness
 
 logger = logging.get_logger(__name__)
 
@@ -161,16 +162,12 @@ class Discriminator:
         Returns:
             `torch.Tensor` of shape `(batch_size,)`: log-odds that a text is real; their sigmoid is P(real).
         """
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            parts = []
+        parts = []
+        with dropout_off(self.model):
             for start in range(0, len(texts), self.score_batch_size):
                 encoded = self.encode(texts.select(slice(start, start + self.score_batch_size)))
                 parts.append(self.logits(encoded))
-            return torch.cat(parts)
-        finally:
-            self.model.train(was_training)
+        return torch.cat(parts)
 
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """
@@ -197,9 +194,7 @@ class Discriminator:
         inputs = _concatenate(batches, self.pad_token_id)
         order = torch.Generator().manual_seed(seed)
         losses, correct = [], []
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with own_randomness(seed, self.device):
             for _ in range(epochs):
                 for index in torch.randperm(len(labels), generator=order).split(self.batch_size):
                     index = index.to(self.device)

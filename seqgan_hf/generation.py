@@ -11,6 +11,7 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
 from .completions import Completions
 from .masking import mask_after_eos
+from .states import dropout_off
 
 # These keep their state in their modules, beside a cache that they leave empty.
 _STATE_INSIDE = ("recurrent_gemma",)
@@ -60,16 +61,15 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     """
     # An adapter's `generate` writes its own generation_config into the model it wraps.
     owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
-    was_training, configs = model.training, [owner.generation_config for owner in owners]
-    model.eval()
+    configs = [owner.generation_config for owner in owners]
     for owner in owners:
         owner.generation_config = GenerationConfig()
     try:
-        yield
+        with dropout_off(model):
+            yield
     finally:
         for owner, config in zip(owners, configs, strict=True):
             owner.generation_config = config
-        model.train(was_training)
 
 
 @dataclass
@@ -87,11 +87,6 @@ class ForkPlan:
     forced_ids: torch.Tensor
     first_length: int = 0
     forks: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def num_sequences(self) -> int:
-        """How many sequences are sampled in all."""
-        return sum(len(parents) for parents in self.forks.values())
 
 
 def generate_completions(
@@ -151,7 +146,7 @@ def run_plan(
         generation_config (`GenerationConfig`): From [`sampling_config`].
 
     Returns:
-        `torch.Tensor` of shape `(plan.num_sequences, max_new_tokens)`: completions, forced prefix included, padded
+        `torch.Tensor` of shape `(num_sequences, max_new_tokens)`: completions, forced prefix included, padded
         after EOS.
     """
     prefix_ids = plan.forced_ids[:, : plan.first_length]
@@ -189,7 +184,7 @@ def decode(
         **model_kwargs: Mask, positions, cache.
 
     Returns:
-        `torch.Tensor` of shape `(plan.num_sequences, length)`.
+        `torch.Tensor` of shape `(num_sequences, length)`.
     """
     length = plan.forced_ids.shape[1]
     output = _prefixes(plan, generation_config.pad_token_id)

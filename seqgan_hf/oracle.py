@@ -14,6 +14,7 @@ from .generation import generate_completions, sampling_config
 from .losses import completion_logits, per_token_logps
 from .masking import masked_mean
 from .models import LSTMConfig, LSTMForCausalLM
+from .states import dropout_off, own_randomness
 
 _GATES = ("i", "f", "c", "og")  # the order of torch: input, forget, cell, output
 ORACLE_ARRAYS = ("embedding", *(f"{kind}{gate}" for gate in _GATES for kind in ("W", "U", "b")), "Wo", "bo")
@@ -40,8 +41,7 @@ def make_oracle(seed: int, vocab_size: int = 5000, embedding_size: int = 32, hid
         initializer_range=1.0,
         bos_token_id=0,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with own_randomness(seed, torch.device("cpu")):
         oracle = LSTMForCausalLM(config)
     # torch adds two biases to each gate; one of N(0, 1) is meant.
     torch.nn.init.zeros_(oracle.lstm.bias_hh_l0)
@@ -117,16 +117,13 @@ def sample_texts(
     config = sampling_config(text_format, temperature)
     device = model.device
     parts = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        with tqdm(
-            total=num_samples, desc=description, unit="text", leave=False, disable=num_samples <= batch_size
-        ) as progress:
-            for done in range(0, num_samples, batch_size):
-                count = min(batch_size, num_samples - done)
-                prompts = torch.full((count, 1), text_format.start_token_id, device=device)
-                parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))
-                progress.update(count)
+    progress = tqdm(total=num_samples, desc=description, unit="text", leave=False, disable=num_samples <= batch_size)
+    with own_randomness(seed, device), progress:
+        for done in range(0, num_samples, batch_size):
+            count = min(batch_size, num_samples - done)
+            prompts = torch.full((count, 1), text_format.start_token_id, device=device)
+            parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))
+            progress.update(count)
     return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
 
 
@@ -146,18 +143,14 @@ def token_nll(
     Returns:
         `torch.Tensor` of shape `(num_texts, length)`: nats; 0 behind each text.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        parts = []
+    parts = []
+    with dropout_off(model):
         for start in range(0, len(texts), batch_size):
             batch = texts.select(slice(start, start + batch_size)).to(model.device)
             logits = completion_logits(model, *batch.tensors())
             logps = per_token_logps(logits, batch.completion_ids, temperature)
             parts.append(-logps * batch.completion_mask)
-        return torch.cat(parts)
-    finally:
-        model.train(was_training)
+    return torch.cat(parts)
 
 
 def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.0) -> float:

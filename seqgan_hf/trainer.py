@@ -37,6 +37,7 @@ from .masking import masked_mean
 from .metering import Meter
 from .rewards import rewards_and_advantages
 from .rollout import score_rollouts
+from .states import dropout_off, own_randomness
 from .streams import GameTexts
 
 logger = logging.get_logger(__name__)
@@ -289,12 +290,8 @@ class SeqGANTrainer(Trainer):
             yield self.reference
             return
         model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        try:
-            with model.disable_adapter():
-                yield model.eval()
-        finally:
-            model.train(was_training)
+        with dropout_off(model), model.disable_adapter():
+            yield model
 
     def _frozen_copy(self) -> PreTrainedModel:
         return copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -329,8 +326,7 @@ class SeqGANTrainer(Trainer):
         self._sets_played += 1
         seed = args.seed + 1_000_003 * self._sets_played
         # D draws from random states of its own: what G samples does not depend on how D was trained.
-        with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with own_randomness(seed, args.device):
             real = self.texts.for_discriminator(game_round, count).to(args.device)
             generated = self._generate(real.prompt_ids, real.prompt_mask, num_generations=1)
             tested = self.discriminator.evaluate(self.texts.held_out(game_round, count), generated)

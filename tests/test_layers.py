@@ -16,7 +16,7 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"arguments", "masking", "completions", "losses", "config", "metering", "models", "metrics"},
+    {"arguments", "masking", "completions", "losses", "config", "metering", "states", "models", "metrics"},
     {"data", "generation", "discriminator", "loading"},
     {"rollout", "oracle", "streams"},
     {"rewards"},
