@@ -20,7 +20,9 @@ from seqgan_hf import (
 )
 from seqgan_hf.arguments import SyntheticRecipeArguments
 from seqgan_hf.data import TextFormat, prepare_dataset
-from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle, mean_nll, sample_texts
+from seqgan_hf.evaluation import mean_nll
+from seqgan_hf.generation import sample_texts
+from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
 from seqgan_hf.recipe import (
     finish,
     game_settings,

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from transformers import EvalPrediction
+from transformers import EvalPrediction, PreTrainedModel
 
 from .completions import Completions
+from .losses import completion_logits, per_token_logps
+from .masking import masked_mean
 from .metrics import Bleu
+from .states import dropout_off
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -50,6 +53,48 @@ def completion_metrics(completions: Completions, rewards: torch.Tensor, eos_toke
         ended = (completions.completion_ids == eos_token_id) & completions.completion_mask.bool()
         metrics["completions/ended_ratio"] = ended.any(dim=1).float().mean().item()
     return metrics
+
+
+@torch.no_grad()
+def token_nll(
+    model: PreTrainedModel, texts: Completions, temperature: float = 1.0, batch_size: int = 64
+) -> torch.Tensor:
+    """
+    -log p of each token of some texts under a model.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; dropout is off.
+        texts (`Completions`): The texts.
+        temperature (`float`): Divides the logits; above 0.
+        batch_size (`int`): At once.
+
+    Returns:
+        `torch.Tensor` of shape `(num_texts, length)`: nats; 0 behind each text.
+    """
+    parts = []
+    with dropout_off(model):
+        for start in range(0, len(texts), batch_size):
+            batch = texts.select(slice(start, start + batch_size)).to(model.device)
+            logits = completion_logits(model, *batch.tensors())
+            logps = per_token_logps(logits, batch.completion_ids, temperature)
+            parts.append(-logps * batch.completion_mask)
+    return torch.cat(parts)
+
+
+def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.0) -> float:
+    """
+    Mean -log p per token: NLL_oracle if the model is the oracle and the texts a generator's, NLL_test the other way
+    round (SeqGAN, Eq. 9, per token instead of per text).
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model.
+        texts (`Completions`): The texts.
+        temperature (`float`): Divides the logits; above 0.
+
+    Returns:
+        `float`: nats per token.
+    """
+    return masked_mean(token_nll(model, texts, temperature).double(), texts.completion_mask.to(model.device)).item()
 
 
 def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order: int = 4) -> dict[str, float]:

@@ -1,20 +1,14 @@
-"""The synthetic benchmark: an LSTM as the true distribution, its samples, and anyone's likelihood under it."""
+"""The synthetic benchmark: an LSTM as the true distribution, drawn from a seed or loaded, and its texts as data."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from .completions import Completions
-from .data import TextFormat
-from .generation import generate_completions, sampling_config
-from .losses import completion_logits, per_token_logps
-from .masking import masked_mean
 from .models import LSTMConfig, LSTMForCausalLM
-from .states import dropout_off, own_randomness
+from .states import own_randomness
 
 _GATES = ("i", "f", "c", "og")  # the order of torch: input, forget, cell, output
 ORACLE_ARRAYS = ("embedding", *(f"{kind}{gate}" for gate in _GATES for kind in ("W", "U", "b")), "Wo", "bo")
@@ -88,85 +82,6 @@ def load_oracle(path: str | Path, start_token_id: int = 0) -> LSTMForCausalLM:
         oracle.lm_head.weight.copy_(weights["Wo"].T)
         oracle.lm_head.bias.copy_(weights["bo"])
     return oracle.eval()
-
-
-def sample_texts(
-    model: PreTrainedModel,
-    text_format: TextFormat,
-    num_samples: int,
-    seed: int,
-    temperature: float = 1.0,
-    batch_size: int = 512,
-    description: str = "Sampling",
-) -> Completions:
-    """
-    Sample unconditional texts from a causal language model, an oracle or a generator.
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model.
-        text_format (`TextFormat`): Its start token, EOS and the most tokens of a text.
-        num_samples (`int`): How many.
-        seed (`int`): Decides them, without moving the global random state.
-        temperature (`float`): Above 0.
-        batch_size (`int`): At once.
-        description (`str`): Beside the progress bar.
-
-    Returns:
-        `Completions` of `num_samples` rows, on the model's device.
-    """
-    config = sampling_config(text_format, temperature)
-    device = model.device
-    parts = []
-    progress = tqdm(total=num_samples, desc=description, unit="text", leave=False, disable=num_samples <= batch_size)
-    with own_randomness(seed, device), progress:
-        for done in range(0, num_samples, batch_size):
-            count = min(batch_size, num_samples - done)
-            prompts = torch.full((count, 1), text_format.start_token_id, device=device)
-            parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))
-            progress.update(count)
-    return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
-
-
-@torch.no_grad()
-def token_nll(
-    model: PreTrainedModel, texts: Completions, temperature: float = 1.0, batch_size: int = 64
-) -> torch.Tensor:
-    """
-    -log p of each token of some texts under a model.
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model; dropout is off.
-        texts (`Completions`): The texts.
-        temperature (`float`): Divides the logits; above 0.
-        batch_size (`int`): At once.
-
-    Returns:
-        `torch.Tensor` of shape `(num_texts, length)`: nats; 0 behind each text.
-    """
-    parts = []
-    with dropout_off(model):
-        for start in range(0, len(texts), batch_size):
-            batch = texts.select(slice(start, start + batch_size)).to(model.device)
-            logits = completion_logits(model, *batch.tensors())
-            logps = per_token_logps(logits, batch.completion_ids, temperature)
-            parts.append(-logps * batch.completion_mask)
-    return torch.cat(parts)
-
-
-def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.0) -> float:
-    """
-    Mean -log p per token: NLL_oracle if the model is the oracle and the texts a generator's, NLL_test the other way
-    round (SeqGAN, Eq. 9, per token instead of per text).
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model.
-        texts (`Completions`): The texts.
-        temperature (`float`): Divides the logits; above 0.
-
-    Returns:
-        `float`: nats per token.
-    """
-    return masked_mean(token_nll(model, texts, temperature).double(), texts.completion_mask.to(model.device)).item()
 
 
 def as_dataset(texts: Completions) -> Dataset:

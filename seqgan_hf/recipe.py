@@ -18,9 +18,9 @@ from .completions import Completions
 from .config import SeqGANConfig, parse_config
 from .data import AnyDataset, prepare_dataset
 from .evaluation import bleu_of_samples, stages_table
+from .generation import sample_texts
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from .oracle import sample_texts
 from .plots import plot_learning_curves
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
