@@ -109,7 +109,7 @@ def is_conditional(dataset: AnyDataset, text_format: TextFormat) -> bool:
         start = [text_format.start_token_id]
         prompts = dataset["prompt_ids"] if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt_ids"]]
         return any(list(prompt) != start for prompt in prompts)
-    return {"prompt", "completion"} <= columns
+    return any(set(source) <= columns for source in _CONDITIONAL_SOURCES)
 
 
 def prepare_dataset(
@@ -124,8 +124,9 @@ def prepare_dataset(
     Turn a supported dataset into rows of `prompt_ids` and `completion_ids`.
 
     Args:
-        dataset (`Dataset` or `IterableDataset`): Columns `text`; or `prompt` and `completion`; or `input_ids` (what an
-            `attention_mask` hides is left out); or rows that this function made.
+        dataset (`Dataset` or `IterableDataset`): Columns `text`; or `prompt` and `completion`; or `messages`, whose last
+            is the assistant's and becomes the completion; or `input_ids` (what an `attention_mask` hides is left out);
+            or rows that this function made. Messages, also as `prompt` and `completion`, go through the chat template.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer; needed unless the rows
             are ids.
         text_format (`TextFormat`): The generator's special tokens and the most tokens of a completion.
@@ -139,7 +140,7 @@ def prepare_dataset(
 
     Raises:
         TypeError: If it is not one split of `datasets`.
-        ValueError: If it is empty, has no usable column, lacks a tokenizer, or a text is too long.
+        ValueError: If it is empty, has no usable column, lacks a tokenizer or a chat template, or a text is too long.
     """
     check_kind(dataset, name)
     columns = _column_names(dataset)
@@ -148,7 +149,8 @@ def prepare_dataset(
     source = next((source for source in _SOURCES if set(source) <= columns), None)
     if source is None:
         raise ValueError(
-            f"`{name}` needs a column `text`, or `prompt` and `completion`, or `input_ids`; got {sorted(columns)}. "
+            f"`{name}` needs a column `text`, or `prompt` and `completion`, or `messages`, or `input_ids`; got "
+            f"{sorted(columns)}. "
             "Rename yours by `dataset.rename_column(...)`, or pass `--text_column` to a recipe."
         )
     if processing_class is None and source in _TEXT_SOURCES:
@@ -163,7 +165,8 @@ def prepare_dataset(
 
 
 _PREPARED = ("prompt_ids", "completion_ids")
-_TEXT_SOURCES = (("prompt", "completion"), ("text",))
+_CONDITIONAL_SOURCES = (("prompt", "completion"), ("messages",))
+_TEXT_SOURCES = (*_CONDITIONAL_SOURCES, ("text",))
 _SOURCES = (_PREPARED, *_TEXT_SOURCES, ("input_ids",))
 
 
@@ -183,10 +186,9 @@ class _RowEncoder:
         prompts = [[start]] * len(indices)
         if self.source == _PREPARED:
             prompts, completions = batch["prompt_ids"], batch["completion_ids"]
-        elif self.source == ("prompt", "completion"):
-            prompts = self._encode(batch["prompt"], indices, "prompt", add_special_tokens=True)
-            prompts = [self._without_eos(ids) or [start] for ids in prompts]
-            completions = self._encode(batch["completion"], indices, "completion")
+        elif self.source in _CONDITIONAL_SOURCES:
+            prompts, completions = self._encode_pairs(batch, indices)
+            prompts = [ids or [start] for ids in prompts]
         elif self.source == ("text",):
             completions = self._encode(batch["text"], indices, "text")
         else:
@@ -199,6 +201,55 @@ class _RowEncoder:
                 self._check_room(prompt, index)
                 rows.append((list(prompt), finished))
         return {"prompt_ids": [prompt for prompt, _ in rows], "completion_ids": [ids for _, ids in rows]}
+
+    def _encode_pairs(self, batch: Mapping[str, list], indices: list[int]) -> tuple[list[list[int]], list[list[int]]]:
+        """Encode prompts and completions, which are texts or conversations."""
+        if self.source == ("messages",):
+            prompts = [messages[:-1] for messages in batch["messages"]]
+            completions = [messages[-1:] for messages in batch["messages"]]
+        else:
+            prompts, completions = batch["prompt"], batch["completion"]
+        chats = [
+            isinstance(prompt, list) and isinstance(last, list)
+            for prompt, last in zip(prompts, completions, strict=True)
+        ]
+        if not all(chats):
+            encoded = self._encode(prompts, indices, "prompt", add_special_tokens=True)
+            return [self._without_eos(ids) for ids in encoded], self._encode(completions, indices, "completion")
+        pairs = [self._render(*pair) for pair in zip(prompts, completions, indices, strict=True)]
+        prompt_texts, completion_texts = ([pair[part] for pair in pairs] for part in (0, 1))
+        # Templates write the special tokens themselves.
+        return self._encode(prompt_texts, indices, "prompt"), self._encode(completion_texts, indices, "completion")
+
+    def _render(self, prompt: list[Any], completion: list[Any], index: int) -> tuple[str, str]:
+        """Write a conversation as the chat template has it, cut where the assistant's last turn begins."""
+        assert self.tokenizer is not None
+        where = f"Row {index} of `{self.name}`"
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                f"{where} is a conversation, but the tokenizer has no chat template. Pass a chat model's tokenizer, set "
+                "`tokenizer.chat_template`, or make columns `prompt` and `completion` of plain text."
+            )
+        keys = {key for message in [*prompt, *completion] for key in message}
+        if not {"role", "content"} <= keys:
+            raise ValueError(
+                f"{where} must have messages of `role` and `content`; got messages of {sorted(keys)}. Rename the keys by "
+                "`dataset.map`."
+            )
+        roles = [message["role"] for message in completion]
+        if not prompt or roles != ["assistant"]:
+            raise ValueError(
+                f"{where} must be a prompt of at least one message and one answer of the `assistant`; got the roles "
+                f"{[message['role'] for message in prompt] + roles}. Cut or filter such conversations."
+            )
+        asked = str(self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        answered = str(self.tokenizer.apply_chat_template([*prompt, *completion], tokenize=False))
+        if not answered.startswith(asked):
+            raise ValueError(
+                f"{where}: the chat template writes the answered conversation otherwise than the prompt alone, so the "
+                "completion cannot be told from the prompt. Use a template that only appends turns."
+            )
+        return asked, answered[len(asked) :]
 
     def _encode(
         self, texts: Sequence[Any], indices: list[int], column: str, add_special_tokens: bool = False

@@ -42,6 +42,64 @@ def test_prompt_and_completion_stay_apart(tokenizer):
     assert second["prompt_ids"] == [tokenizer.bos_token_id]
 
 
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}{{ '</s>' if m['role'] == 'assistant' else '' }}\n"
+    "{% endfor %}{{ '<s>assistant: ' if add_generation_prompt else '' }}"
+)
+
+
+def chat(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+ASKED, ANSWERED = chat(("system", "we"), ("user", "the town")), chat(("assistant", "works"))
+
+
+@pytest.mark.parametrize("kind", [lambda dataset: dataset, as_stream], ids=["map", "stream"])
+@pytest.mark.parametrize("columns", [{"messages": [ASKED + ANSWERED]}, {"prompt": [ASKED], "completion": [ANSWERED]}])
+def test_conversations_go_through_the_chat_template(kind, columns, tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    dataset = kind(Dataset.from_dict(columns))
+    assert is_conditional(dataset, text_format(tokenizer))
+    (row,) = prepare_dataset(dataset, tokenizer, text_format(tokenizer))
+    assert tokenizer.decode(row["prompt_ids"]) == "<s>system: we\n<s>user: the town\n<s>assistant: "
+    assert tokenizer.decode(row["completion_ids"]) == "works</s>"  # ends at EOS, not at the newline behind it
+    assert row["prompt_ids"] == tokenizer.apply_chat_template(ASKED, add_generation_prompt=True, return_dict=False)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "message"),
+    [
+        (
+            None,
+            ASKED + ANSWERED,
+            "Row 0 of `train_dataset` is a conversation, but the tokenizer has no chat template.",
+        ),
+        (
+            TEMPLATE,
+            ASKED,
+            "Row 0 of `train_dataset` must be a prompt of at least one message and one answer of the `assistant`; got the "
+            "roles ['system', 'user'].",
+        ),
+        (TEMPLATE, ANSWERED, "got the roles ['assistant']."),
+        (
+            TEMPLATE,
+            [{"from": "human", "value": "we"}, {"from": "gpt", "value": "us"}],
+            "Row 0 of `train_dataset` must have messages of `role` and `content`; got messages of ['from', 'value'].",
+        ),
+        (
+            "{{ messages | length }}",
+            ASKED + ANSWERED,
+            "Row 0 of `train_dataset`: the chat template writes the answered conversation otherwise than the prompt alone",
+        ),
+    ],
+)
+def test_unusable_conversations_are_refused(template, messages, message, tokenizer):
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prepare_dataset(Dataset.from_dict({"messages": [messages]}), tokenizer, text_format(tokenizer))
+
+
 def test_input_ids_lose_bos_and_gain_eos_where_a_tokenizer_says_so(tokenizer):
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     dataset = Dataset.from_dict({"input_ids": [[bos, 7, 8, eos], [7, 8], [9]]})
@@ -87,8 +145,8 @@ def test_blank_rows_are_left_out(tokenizer):
         (
             Dataset.from_dict({"speech": ["a"], "year": [1]}),
             ValueError,
-            "`train_dataset` needs a column `text`, or `prompt` and `completion`, or `input_ids`; got "
-            "['speech', 'year']. Rename yours by `dataset.rename_column(...)`, or pass `--text_column` to a recipe.",
+            "`train_dataset` needs a column `text`, or `prompt` and `completion`, or `messages`, or `input_ids`; "
+            "got ['speech', 'year']. Rename yours by `dataset.rename_column(...)`, or pass `--text_column` to a recipe.",
         ),
         (Dataset.from_dict({"text": ["", ""]}), ValueError, "`train_dataset` has rows, but each of them is blank."),
         (
