@@ -1,12 +1,15 @@
 """What a name stands for: ids, paths and files become models, tokenizers and texts, or one clear error."""
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
@@ -17,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import is_peft_available
+from transformers.utils import find_adapter_config_file, is_peft_available
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
 
@@ -25,16 +28,39 @@ _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Say what could not be had, and what else can be done, when the Hub or a path fails."""
+def _explained(what: str, name: str) -> Iterator[None]:
+    """Say what could not be had, and what can be done, when the Hub or a path fails."""
     try:
         yield
     except OSError as error:  # transformers, datasets and huggingface_hub derive all their loading errors from it
-        raise OSError(
-            f"Could not load {what}: it is neither a local path nor could it be had from the Hugging Face Hub "
-            f"({type(error).__name__}: {_first_line(error)}). Check the name and the connection, give a local path, or "
-            "run a recipe with `--sample`, which needs no network."
-        ) from error
+        causes = _causes(error)
+        if any(isinstance(cause, GatedRepoError) for cause in causes):
+            reason = (
+                f"access to it is restricted. Accept its terms on its page ({constants.ENDPOINT}), then log in by "
+                "`hf auth login` with a token of that account."
+            )
+        elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            reason = (
+                f"the Hub has no `{name}`, or it is private and you may not read it, and there is no such local path. "
+                "Check the name; log in by `hf auth login` if it is yours."
+            )
+        elif any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+            reason = "it has no such revision. Pass one of its branches, tags or commits."
+        else:
+            reason = (
+                f"it is neither a local path nor could it be had from the Hugging Face Hub ({type(error).__name__}: "
+                f"{_first_line(error)}). Check the name and the connection, give a local path, or run a recipe with "
+                "`--sample`, which needs no network."
+            )
+        raise OSError(f"Could not load {what}: {reason}") from error
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes = []
+    while error is not None:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
 
 
 def _first_line(error: BaseException) -> str:
@@ -44,7 +70,7 @@ def _first_line(error: BaseException) -> str:
 
 def load_generator(model: str | PreTrainedModel, peft_config: Any | None = None, **kwargs: Any) -> Any:
     """
-    Load a causal language model.
+    Load a causal language model, or an adapter with the model it belongs to.
 
     Args:
         model (`str` or `PreTrainedModel`): Hub id, local path, or a model, which is returned as it is.
@@ -53,22 +79,114 @@ def load_generator(model: str | PreTrainedModel, peft_config: Any | None = None,
             in pure bfloat16 loses its small updates.
 
     Returns:
+        `PreTrainedModel`, or `PeftModel` if it has an adapter, which is then trainable.
+
+    Raises:
+        OSError: If it can be had neither locally nor from the Hub.
+        ImportError: If there is an adapter and peft is not installed.
+        ValueError: If `peft_config` is given for what has an adapter already.
+    """
+    return _load_network(AutoModelForCausalLM, "generator", model, peft_config, **kwargs)
+
+
+def load_discriminator(model: str | PreTrainedModel, peft_config: Any | None = None, **kwargs: Any) -> Any:
+    """
+    Load a sequence classifier with two labels; a head that the checkpoint lacks is made new.
+
+    Args:
+        model (`str` or `PreTrainedModel`): Hub id, local path, or a model, which is returned as it is.
+        peft_config (`PeftConfig`, *optional*): Wrap the model in a new adapter; it and the head are trained. Its task
+            type must be `SEQ_CLS`.
+        **kwargs: For `AutoModelForSequenceClassification.from_pretrained`; `num_labels` is 2 unless given.
+
+    Returns:
         `PreTrainedModel`, or `PeftModel`
 
     Raises:
         OSError: If it can be had neither locally nor from the Hub.
-        ImportError: If `peft_config` is given and peft is not installed.
+        ImportError: If there is an adapter and peft is not installed.
+        ValueError: If `peft_config` is given for what has an adapter already, or is for another task.
     """
+    # Another task would save the adapter without the head, which is new and trained, too.
+    if peft_config is not None and str(getattr(peft_config, "task_type", "SEQ_CLS")).rsplit(".")[-1] != "SEQ_CLS":
+        raise ValueError(
+            f"The discriminator's `peft_config` must have `task_type='SEQ_CLS'`; got {peft_config.task_type!r}. Without "
+            "it the trained head would not be saved."
+        )
+    kwargs = {"num_labels": 2, **kwargs}
+    return _load_network(AutoModelForSequenceClassification, "discriminator", model, peft_config, **kwargs)
+
+
+def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | None, **kwargs: Any) -> Any:
     if isinstance(model, str):
-        with _explained(f"the generator `{model}`"):
-            model = AutoModelForCausalLM.from_pretrained(model, **{"dtype": torch.float32, **kwargs})
+        kwargs = {"dtype": torch.float32, **kwargs}
+        with _explained(f"the {role} `{model}`", model):
+            adapter = _adapter_config(model, **kwargs)
+            if adapter is None:
+                model = auto_class.from_pretrained(model, **kwargs)
+            else:
+                model = _load_adapter(auto_class, model, adapter, **kwargs)
     if peft_config is None:
         return model
-    if not is_peft_available():
-        raise ImportError("`peft_config` needs the package peft: pip install 'seqgan_hf[peft]'.")
-    from peft import get_peft_model
+    _require_peft("`peft_config`")
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
+    if isinstance(model, PeftModel):
+        raise ValueError(
+            f"The {role} has an adapter already, so `peft_config` would put one on the other. Leave `peft_config` out to "
+            "train that adapter on, or merge it first (`seqgan_hf.merge_adapter`)."
+        )
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return get_peft_model(model, peft_config)
+
+
+def _adapter_config(name: str, **kwargs: Any) -> str | None:
+    """Return the file that describes an adapter, if `name` is one and not a whole model that peft need not know."""
+    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "subfolder", "token") if key in kwargs}
+    if (Path(name) / hub.get("subfolder", "") / "config.json").is_file():
+        return None
+    return find_adapter_config_file(name, **hub)
+
+
+def _load_adapter(auto_class: Any, name: str, adapter_config: str, **kwargs: Any) -> Any:
+    _require_peft(f"`{name}` is an adapter and")
+    from peft import PeftModel
+
+    adapter = {key: kwargs.pop(key) for key in ("revision", "subfolder") if key in kwargs}
+    base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = auto_class.from_pretrained(base, **kwargs)
+    return PeftModel.from_pretrained(model, name, is_trainable=True, **adapter)
+
+
+def _require_peft(what: str) -> None:
+    if not is_peft_available():
+        raise ImportError(f"{what} needs the package peft: pip install 'seqgan_hf[peft]'.")
+
+
+def merge_adapter(adapter: str, output_dir: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """
+    Merge a generator's adapter into the model it belongs to, and save the whole, which needs no peft.
+
+    Args:
+        adapter (`str`): Hub id or local path of the adapter, such as the `output_dir` of a run with `peft_config`.
+        output_dir (`str` or `Path`): Where the merged model and its tokenizer are written.
+        **kwargs: For `AutoModelForCausalLM.from_pretrained`, such as `dtype`.
+
+    Returns:
+        `PreTrainedModel`: the merged model.
+
+    Raises:
+        OSError: If the adapter, or the model it belongs to, cannot be had.
+        ValueError: If it has no adapter.
+    """
+    model = load_generator(adapter, **kwargs)
+    if not hasattr(model, "merge_and_unload"):
+        raise ValueError(f"`{adapter}` has no adapter to merge: it is a whole model already. Load it as it is.")
+    merged = model.merge_and_unload()
+    merged.save_pretrained(output_dir)
+    load_tokenizer(adapter).save_pretrained(output_dir)
+    return merged
 
 
 def switch_off_dropout(model: nn.Module) -> None:
@@ -87,27 +205,6 @@ def switch_off_dropout(model: nn.Module) -> None:
             module.dropout = 0.0
 
 
-def load_discriminator(model: str | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
-    """
-    Load a sequence classifier with two labels; a head that the checkpoint lacks is made new.
-
-    Args:
-        model (`str` or `PreTrainedModel`): Hub id, local path, or a model, which is returned as it is.
-        **kwargs: For `AutoModelForSequenceClassification.from_pretrained`; `num_labels` is 2 unless given.
-
-    Returns:
-        `PreTrainedModel`
-
-    Raises:
-        OSError: If it can be had neither locally nor from the Hub.
-    """
-    if not isinstance(model, str):
-        return model
-    with _explained(f"the discriminator `{model}`"):
-        kwargs = {"dtype": torch.float32, "num_labels": 2, **kwargs}
-        return AutoModelForSequenceClassification.from_pretrained(model, **kwargs)
-
-
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """
     Load a tokenizer.
@@ -121,7 +218,7 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     Raises:
         OSError: If it can be had neither locally nor from the Hub.
     """
-    with _explained(f"the tokenizer of `{name_or_path}`"):
+    with _explained(f"the tokenizer of `{name_or_path}`", name_or_path):
         return AutoTokenizer.from_pretrained(name_or_path)
 
 
@@ -150,7 +247,7 @@ def load_texts(
         OSError: If it can be had neither locally nor from the network.
     """
     loader = _FILE_LOADERS.get(Path(name_or_path.split("?")[0]).suffix.lower())
-    with _explained(f"the dataset `{name_or_path}`"):
+    with _explained(f"the dataset `{name_or_path}`", name_or_path):
         if loader is not None:
             return load_dataset(loader, data_files=name_or_path, split=split, streaming=streaming)
         return load_dataset(name_or_path, config_name, split=split, revision=revision, streaming=streaming)
