@@ -3,17 +3,15 @@
 import contextlib
 import copy
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .callbacks import CompletionsCallback, DiscriminatorCallback
@@ -35,6 +33,8 @@ from .losses import (
 )
 from .masking import masked_mean
 from .metering import Meter
+from .pair import PairTrainer
+from .progress import RichProgressCallback, choose_display
 from .rewards import rewards_and_advantages
 from .rollout import score_rollouts
 from .states import dropout_off, own_randomness
@@ -42,11 +42,8 @@ from .streams import GameTexts
 
 logger = logging.get_logger(__name__)
 
-_STATE_FILE = "seqgan_state.pt"
-DISCRIMINATOR_FOLDER = "discriminator"
 
-
-class SeqGANTrainer(Trainer):
+class SeqGANTrainer(PairTrainer):
     """
     Fine-tunes a causal language model against a discriminator that learns along with it: Algorithm 1 of SeqGAN
     (https://huggingface.co/papers/1609.05473).
@@ -149,9 +146,14 @@ class SeqGANTrainer(Trainer):
         self.sample_texts: list[dict[str, Any]] = []
         self._sets_played = 0
         self._meter = Meter()
+        self._display = choose_display(args)
+        if isinstance(self._display, RichProgressCallback):
+            self.remove_callback(ProgressCallback)
+            self.add_callback(self._display)
+            self._meter.listener = self._display.enter
         self.add_callback(DiscriminatorCallback(self))
         if args.log_completions:
-            self.add_callback(CompletionsCallback(self))
+            self.add_callback(CompletionsCallback(self, self._display.show_completions))
 
     def _make_discriminator(self, model: PreTrainedModel, args: SeqGANConfig, **kwargs: Any) -> Discriminator:
         return Discriminator(
@@ -178,6 +180,11 @@ class SeqGANTrainer(Trainer):
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`. However it ends, the terminal is given back."""
+        with contextlib.closing(self._display):
+            return super().train(*args, **kwargs)
 
     # ---- Update G --------------------------------------------------------------------------------------------------
 
@@ -309,8 +316,9 @@ class SeqGANTrainer(Trainer):
     def pretrain_discriminator(self) -> None:
         """Train D on `discriminator_warmup_steps` fresh sets before the first round: Algorithm 1, lines 4 and 5."""
         steps = self.args.discriminator_warmup_steps
-        for _ in tqdm(range(steps), desc="Discriminator warm-up", unit="set", disable=steps == 0):
-            self._train_discriminator_on_fresh_set(game_round=0)
+        with self._meter.phase("warmup"):
+            for _ in self._display.track(steps, "Discriminator warm-up", "set"):
+                self._train_discriminator_on_fresh_set(game_round=0)
         if steps:
             self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
 
@@ -364,6 +372,11 @@ class SeqGANTrainer(Trainer):
             nll, counts = negative_log_likelihood(completion_logits(model, *texts.tensors()), labels)
         return nll.sum() / counts.sum(), nll, counts
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in `Trainer`, and its time is measured."""
+        with self._meter.phase("evaluate"):
+            return super().evaluation_loop(*args, **kwargs)
+
     def _keep_samples(self, completions: Completions, scores: torch.Tensor) -> None:
         shown = completions.select(slice(0, self.args.num_completions_to_log))
         last = (shown.lengths - 1).unsqueeze(1)
@@ -387,55 +400,12 @@ class SeqGANTrainer(Trainer):
 
     _last_log = 0
 
-    # ---- Save, load, resume ----------------------------------------------------------------------------------------
-
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._last_log = self.state.global_step
         if self.args.bf16:
             self.discriminator.autocast = self.accelerator.autocast
         return prepared
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self.discriminator.save(Path(output_dir or self.args.output_dir) / DISCRIMINATOR_FOLDER)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not (Path(resume_from_checkpoint) / _STATE_FILE).is_file():
-            raise ValueError(
-                f"{resume_from_checkpoint} cannot be resumed: it lacks {_STATE_FILE}, the state of the game. Resume a "
-                "checkpoint that SeqGANTrainer saved without `save_only_model`, or pass its folder as `model`."
-            )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.discriminator.load(Path(resume_from_checkpoint) / DISCRIMINATOR_FOLDER)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        if self.state.best_model_checkpoint is not None:
-            self.discriminator.load(Path(self.state.best_model_checkpoint) / DISCRIMINATOR_FOLDER)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        delayed = None if self.rollout_policy is self.model else self.rollout_policy.state_dict()
-        state = {
-            "discriminator_optimizer": self.discriminator.optimizer.state_dict(),
-            "texts": self.texts.state_dict(),
-            "sets_played": self._sets_played,
-            "rollout_policy": delayed,
-        }
-        torch.save(state, os.path.join(output_dir, _STATE_FILE))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        state = torch.load(os.path.join(checkpoint, _STATE_FILE), map_location=self.args.device, weights_only=True)
-        self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.texts.load_state_dict(state["texts"])
-        self._sets_played = state["sets_played"]
-        if state["rollout_policy"] is not None:
-            self.rollout_policy.load_state_dict(state["rollout_policy"])
 
 
 def _collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
