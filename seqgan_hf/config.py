@@ -4,11 +4,13 @@ import dataclasses
 import difflib
 import json
 import sys
+import textwrap
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -202,6 +204,13 @@ class SeqGANConfig(TrainingArguments):
         metadata={"help": "Show sample completions with their scores at each log, and keep them on disk."},
     )
     num_completions_to_log: int = field(default=4, metadata={"help": "How many of them; at least 1."})
+    hub_push_required: bool = field(
+        default=False,
+        metadata={
+            "help": "End with an error if the final push to the Hub fails. Off: the failure is reported with the command "
+            "that repeats it, and the run ends well."
+        },
+    )
 
     # Lets TrainingArguments read these from a JSON string on the command line.
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "discriminator_init_kwargs"]
@@ -224,6 +233,10 @@ class SeqGANConfig(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
         self._check_ranges()
         self._check_batches()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, with every token, secret and password replaced, however deep it stands."""
+        return _without_secrets(super().to_dict())
 
     def init_kwargs(self, network: str) -> dict[str, Any]:
         """Return the arguments of `from_pretrained` for the `model` or the `discriminator`."""
@@ -282,6 +295,21 @@ _LEAST: dict[str, float] = {
 }
 
 
+_SECRET_ENDINGS = ("token", "secret", "password", "api_key")
+
+
+def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
+    clean: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            clean[name] = _without_secrets(value)
+        elif isinstance(value, str) and str(name).lower().endswith(_SECRET_ENDINGS):
+            clean[name] = f"<{str(name).upper()}>"
+        else:
+            clean[name] = value
+    return clean
+
+
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
     """Shows defaults, and leaves a description its lines."""
 
@@ -292,6 +320,7 @@ def parse_config(
     description: str | None = None,
     presets: str | Path | None = None,
     default_preset: str | None = None,
+    prog: str | None = None,
 ) -> tuple[Any, ...]:
     """
     Read dataclasses from the command line: flags, or a YAML file first and flags over it.
@@ -304,6 +333,7 @@ def parse_config(
         presets (`str` or `Path`, *optional*): A folder of such files. `--preset NAME` reads `NAME.yaml` from it first,
             and so does a flag `--NAME` that is also a field, such as `--sample`.
         default_preset (`str`, *optional*): The preset where none is named.
+        prog (`str`, *optional*): The command in `--help`; that of the process by default.
 
     Returns:
         `tuple`: one instance of each class, in order.
@@ -327,6 +357,7 @@ def parse_config(
     listed = f"Presets (--preset NAME), whose values replace the defaults shown here: {', '.join(names)}."
     parser = HfArgumentParser(
         classes,
+        prog=prog,
         description=description,
         epilog=listed if names else None,
         formatter_class=_HelpFormatter,
@@ -394,3 +425,52 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
             value = (path.parent / value).resolve()
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+def settings_as_yaml(names: Sequence[str] = ()) -> str:
+    """
+    Write settings of [`SeqGANConfig`] as a commented YAML file that [`parse_config`] reads back to the defaults.
+
+    Args:
+        names (`Sequence[str]`): The fields to write. By default all: our own first, then those of `TrainingArguments`.
+
+    Returns:
+        `str`: a comment with description and choices, and a line `field: default`, for each. `null`, which leaves a field
+        as it is, stands where the default is empty, or is computed when the run starts.
+
+    Raises:
+        ValueError: If there is no such field; the nearest is named.
+    """
+    fields = {entry.name: entry for entry in dataclasses.fields(SeqGANConfig) if entry.init}
+    for name in names:
+        if name not in fields:
+            raise ValueError(f"There is no setting `{name}`. Did you mean `{_nearest(name, list(fields))}`?")
+    types = get_type_hints(SeqGANConfig)
+    written = {name: _commented(entry, types[name]) for name, entry in fields.items()}
+    if names:
+        return "\n".join(written[name] for name in dict.fromkeys(names))
+    own = [name for name in SeqGANConfig.__annotations__ if name in fields]
+    inherited = [name for name in fields if name not in own]
+    ours, theirs = ("\n".join(written[name] for name in part) for part in (own, inherited))
+    return f"{_YAML_HEAD}\n{ours}\n# Settings of transformers.TrainingArguments, as they are there.\n\n{theirs}"
+
+
+_YAML_HEAD = """\
+# The settings of a run, each at its default; `null` leaves a field as it is. Change what you like, drop the rest, and
+# pass the file first: python recipes/obama_speech.py run.yaml --dataset_name FILE
+"""
+
+
+def _commented(entry: dataclasses.Field, hint: Any) -> str:
+    """Write one field as comments, its description and its choices, and `name: default`."""
+    enums = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Enum)]
+    choices = entry.metadata.get("choices") or [member.value for kind in enums for member in kind]
+    comments = [" ".join(entry.metadata.get("help", "").split())]
+    if choices:
+        comments.append(f"One of: {', '.join(map(str, choices))}.")
+    default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+    if isinstance(default, Enum):
+        default = default.value
+    line = yaml.safe_dump({entry.name: None if default in ("", []) else default}, width=1000)
+    wrapped = [part for comment in comments for part in textwrap.wrap(comment, 117)]
+    return "".join(f"# {part}\n" for part in wrapped) + line

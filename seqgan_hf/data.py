@@ -112,6 +112,12 @@ def is_conditional(dataset: AnyDataset, text_format: TextFormat) -> bool:
     return any(set(source) <= columns for source in _CONDITIONAL_SOURCES)
 
 
+def is_conversational(dataset: AnyDataset) -> bool:
+    """Tell whether the rows are conversations, which go through a chat template."""
+    row: Mapping[str, Any] = next(iter(dataset), {})
+    return "messages" in row or isinstance(row.get("prompt"), list)
+
+
 def prepare_dataset(
     dataset: AnyDataset,
     processing_class: PreTrainedTokenizerBase | None,

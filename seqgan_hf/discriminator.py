@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -140,6 +141,27 @@ class Discriminator:
         ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
         return decode_ids(ids, mask, self.generator_processing_class)
 
+    def describe(self, texts: Completions, scores: torch.Tensor) -> list[dict[str, Any]]:
+        """
+        Return texts with their scores, for people.
+
+        Args:
+            texts (`Completions`): Real or generated.
+            scores (`torch.Tensor` of shape `(batch_size,)`): From [`score`].
+
+        Returns:
+            `list[dict]`: each with `prompt` (empty where texts have none of their own), `completion` and `score`,
+            P(real) in [0, 1].
+        """
+        prompts = [""] * len(texts)
+        if self.reads_prompt:
+            prompts = decode_ids(texts.prompt_ids, texts.prompt_mask, self.generator_processing_class)
+        written = decode_ids(texts.completion_ids, texts.completion_mask, self.generator_processing_class)
+        return [
+            {"prompt": prompt, "completion": completion, "score": score}
+            for prompt, completion, score in zip(prompts, written, scores.sigmoid().tolist(), strict=True)
+        ]
+
     @property
     def context_length(self) -> int | None:
         """The most tokens the model reads; `None`: no limit."""
@@ -247,14 +269,20 @@ class Discriminator:
         }
 
     def save(self, output_dir: str | Path) -> None:
-        """Write the model and the tokenizer of the texts it reads, loadable by the Auto classes."""
+        """Write the model (of an adapter, that alone) and the tokenizer of its texts, loadable by the Auto classes."""
         self.model.save_pretrained(output_dir)
+        (Path(output_dir) / "README.md").unlink(missing_ok=True)  # peft's form to fill in; the pair has one card
         tokenizer = self.processing_class or self.generator_processing_class
         if tokenizer is not None:
             tokenizer.save_pretrained(output_dir)
 
     def load(self, directory: str | Path) -> None:
         """Read weights that [`save`] wrote, for the model in place."""
+        if hasattr(self.model, "get_base_model"):
+            from peft import load_peft_weights, set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_peft_weights(str(directory), device=str(self.device)))
+            return
         saved = type(self.model).from_pretrained(directory, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 

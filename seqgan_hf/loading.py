@@ -20,11 +20,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import find_adapter_config_file, is_peft_available
+from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
+from .hub import first_line
 
 _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+_TOKENIZER_FILES = (
+    "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -49,7 +53,7 @@ def _explained(what: str, name: str) -> Iterator[None]:
         else:
             reason = (
                 f"it is neither a local path nor could it be had from the Hugging Face Hub ({type(error).__name__}: "
-                f"{_first_line(error)}). Check the name and the connection, give a local path, or run a recipe with "
+                f"{first_line(error)}). Check the name and the connection, give a local path, or run a recipe with "
                 "`--sample`, which needs no network."
             )
         raise OSError(f"Could not load {what}: {reason}") from error
@@ -61,11 +65,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
         causes.append(error)
         error = error.__cause__ or error.__context__
     return causes
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"
 
 
 def load_generator(model: str | PreTrainedModel, peft_config: Any | None = None, **kwargs: Any) -> Any:
@@ -205,12 +204,13 @@ def switch_off_dropout(model: nn.Module) -> None:
             module.dropout = 0.0
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
     """
     Load a tokenizer.
 
     Args:
         name_or_path (`str`): Hub id or local path.
+        **kwargs: For `AutoTokenizer.from_pretrained`, such as `revision`.
 
     Returns:
         `PreTrainedTokenizerBase`
@@ -219,7 +219,49 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
         OSError: If it can be had neither locally nor from the Hub.
     """
     with _explained(f"the tokenizer of `{name_or_path}`", name_or_path):
-        return AutoTokenizer.from_pretrained(name_or_path)
+        return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+
+
+def find_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase | None:
+    """
+    Load the tokenizer that was saved with a model, if there is one.
+
+    Without its files `AutoTokenizer` would make up an empty one for some models, and fail for others.
+
+    Args:
+        name_or_path (`str`): Hub id or local path of the model.
+        **kwargs: For `AutoTokenizer.from_pretrained`, such as `revision` and `subfolder`.
+
+    Returns:
+        `PreTrainedTokenizerBase`, or `None`: the model is of ids alone.
+    """
+    where = {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
+    if not any(is_saved(name_or_path, filename, **where) for filename in _TOKENIZER_FILES):
+        return None
+    return load_tokenizer(name_or_path, **kwargs)
+
+
+def is_saved(name_or_path: str, filename: str, **kwargs: Any) -> bool:
+    """
+    Tell whether a file was saved with a model.
+
+    Args:
+        name_or_path (`str`): Hub id or local path of the model.
+        filename (`str`): Of the file.
+        **kwargs: `revision` and `subfolder`.
+
+    Returns:
+        `bool`; `False` also where the Hub has to be asked and does not answer.
+    """
+    found = cached_file(
+        name_or_path,
+        filename,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **kwargs,
+    )
+    return found is not None
 
 
 def load_texts(

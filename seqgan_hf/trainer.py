@@ -17,10 +17,11 @@ from transformers.utils import logging
 from .callbacks import CompletionsCallback, DiscriminatorCallback
 from .completions import Completions, decode_ids
 from .config import SeqGANConfig
-from .data import AnyDataset, TextFormat, check_kind, is_conditional, prepare_dataset
+from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, sampling_config
+from .hub import BackgroundPushes
 from .loading import load_discriminator, load_generator, load_tokenizer, switch_off_dropout
 from .losses import (
     completion_logits,
@@ -33,7 +34,7 @@ from .losses import (
 )
 from .masking import masked_mean
 from .metering import Meter
-from .pair import PairTrainer
+from .pair import PairTrainer, base_model_of
 from .progress import RichProgressCallback, choose_display
 from .rewards import rewards_and_advantages
 from .rollout import score_rollouts
@@ -59,7 +60,9 @@ class SeqGANTrainer(PairTrainer):
             a name. Rows of `input_ids` need none.
         discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): The discriminator's own; loaded along
             where `discriminator` is a name. `None`: it reads the generator's token ids.
-        peft_config (`PeftConfig`, *optional*): Train an adapter of the generator instead of the whole.
+        peft_config (`PeftConfig`, *optional*): Train an adapter of the generator instead of the whole. The reference of
+            the KL term is then the generator without it.
+        discriminator_peft_config (`PeftConfig`, *optional*): The same for the discriminator, with task type `SEQ_CLS`.
         callbacks (`list[TrainerCallback]`, *optional*): As in `Trainer`.
 
     Raises:
@@ -84,6 +87,7 @@ class SeqGANTrainer(PairTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         discriminator_processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any | None = None,
+        discriminator_peft_config: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         args = SeqGANConfig() if args is None else args
@@ -91,17 +95,21 @@ class SeqGANTrainer(PairTrainer):
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
         check_kind(train_dataset, "train_dataset")
+        self._is_chat = is_conversational(train_dataset)
         set_seed(args.seed)  # new heads and adapters are drawn below
         if processing_class is None and isinstance(model, str):
             processing_class = load_tokenizer(model)
         if discriminator_processing_class is None and isinstance(discriminator, str):
             discriminator_processing_class = load_tokenizer(discriminator)
+        self._base_model, self._discriminator_base_model = base_model_of(model), base_model_of(discriminator)
         generator = load_generator(model, peft_config, **args.init_kwargs("model"))
         if args.disable_dropout:
             switch_off_dropout(generator)
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
         self.discriminator = self._make_discriminator(
-            load_discriminator(discriminator, **args.init_kwargs("discriminator")).to(args.device),
+            _on_device(
+                load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator")), args
+            ),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=is_conditional(train_dataset, self.text_format),
@@ -141,10 +149,14 @@ class SeqGANTrainer(PairTrainer):
             callbacks=callbacks,
         )
         self.generation_config = sampling_config(self.text_format, args.temperature)
-        self.reference = self._frozen_copy() if args.beta > 0 and peft_config is None else None
+        has_adapter = hasattr(generator, "disable_adapter")
+        self.reference = self._frozen_copy() if args.beta > 0 and not has_adapter else None
         self.rollout_policy = self._frozen_copy() if args.rollout_update_rate < 1 else self.model
         self.sample_texts: list[dict[str, Any]] = []
         self._sets_played = 0
+        self.card: dict[str, Any] = {}
+        self.failed_pushes: list[str] = []
+        self._pushes = BackgroundPushes(args.hub_token)
         self._meter = Meter()
         self._display = choose_display(args)
         if isinstance(self._display, RichProgressCallback):
@@ -309,7 +321,8 @@ class SeqGANTrainer(PairTrainer):
         if self.rollout_policy is self.model:
             return
         for delayed, current in zip(self.rollout_policy.parameters(), self.model.parameters(), strict=True):
-            delayed.lerp_(current.to(delayed.dtype), self.args.rollout_update_rate)
+            if current.requires_grad:  # what an adapter leaves frozen may be quantised
+                delayed.lerp_(current.to(delayed.dtype), self.args.rollout_update_rate)
 
     # ---- Update D --------------------------------------------------------------------------------------------------
 
@@ -403,6 +416,7 @@ class SeqGANTrainer(PairTrainer):
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
         self._last_log = self.state.global_step
+        self._meter.read()  # an evaluation before the game is no part of its first log
         if self.args.bf16:
             self.discriminator.autocast = self.accelerator.autocast
         return prepared
@@ -410,6 +424,11 @@ class SeqGANTrainer(PairTrainer):
 
 def _collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     return vars(Completions.collate(rows, pad_token_id))
+
+
+def _on_device(model: PreTrainedModel, args: SeqGANConfig) -> PreTrainedModel:
+    # What was loaded in 4 or 8 bits is in its place, and refuses to be moved.
+    return model if getattr(model, "is_quantized", False) else model.to(args.device)
 
 
 def _refuse_several_processes(args: SeqGANConfig) -> None:
