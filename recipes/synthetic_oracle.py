@@ -23,13 +23,8 @@ from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll
 from seqgan_hf.generation import sample_texts
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
-from seqgan_hf.recipe import (
-    finish,
-    game_settings,
-    likelihood_stage,
-    start,
-    which_checkpoint,
-)
+from seqgan_hf.pair import game_settings
+from seqgan_hf.recipe import finish, likelihood_stage, start, which_checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -46,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         TextCNNConfig(vocab_size=oracle.config.vocab_size, pad_token_id=text_format.pad_token_id)
     )
     trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=test)
+    trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
 
     def nll(temperature: float = 1.0) -> dict[str, float]:
         samples = sample_texts(generator, text_format, args.num_test_samples, config.seed, temperature)

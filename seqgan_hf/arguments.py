@@ -1,5 +1,6 @@
 """What recipes can be told, beside `SeqGANConfig`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -34,6 +35,21 @@ class TextRecipeArguments:
     discriminator_name_or_path: str = field(
         default="distilbert/distilroberta-base", metadata={"help": "The discriminator: Hub id or local path."}
     )
+    use_peft: bool = field(
+        default=False,
+        metadata={"help": "Train a LoRA adapter of the generator instead of the whole. Needs the extra `peft`."},
+    )
+    discriminator_use_peft: bool = field(default=False, metadata={"help": "The same for the discriminator."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapters; at least 1."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapters; they are added `alpha / r` times."})
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "Names of the generator's modules that get an adapter; by default all its linear layers."},
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Load the generator in 4 bits and train an adapter on it (QLoRA). Needs bitsandbytes."},
+    )
     vocab_size: int = field(default=4000, metadata={"help": "From scratch: tokens of the tokenizer, at least 259."})
     embedding_size: int = field(
         default=32,  # the authors' code
@@ -53,10 +69,24 @@ class TextRecipeArguments:
     num_test_samples: int = field(
         default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
     )
+    rival_temperature: float = field(
+        default=0.75,
+        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
+    )
 
     def __post_init__(self) -> None:
         if self.num_test_samples < 1:
             raise ValueError(f"`num_test_samples` must be at least 1; got {self.num_test_samples}.")
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"`max_samples` must be at least 1; got {self.max_samples}.")
+        adapted = self.use_peft or self.discriminator_use_peft or self.load_in_4bit
+        if self.from_scratch and adapted:
+            raise ValueError(
+                "`from_scratch` makes new networks, and an adapter needs one that was trained. Leave out `use_peft`, "
+                "`discriminator_use_peft` and `load_in_4bit`, or name models instead."
+            )
+        if self.load_in_4bit and not self.use_peft:
+            raise ValueError("`load_in_4bit` freezes the generator, so there must be an adapter: add `--use_peft`.")
 
 
 @dataclass
@@ -94,3 +124,96 @@ class SyntheticRecipeArguments:
         default=0.75,
         metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
     )
+
+
+@dataclass
+class SampleArguments:
+    """What `seqgan-hf sample` can be told, beside the model."""
+
+    num_samples: int = field(default=20, metadata={"help": "Texts to write; at least 1.", "aliases": ["-n"]})
+    temperature: float = field(
+        default=1.0, metadata={"help": "Softmax temperature, above 0. 1: the model's own distribution."}
+    )
+    max_completion_length: int = field(default=64, metadata={"help": "The most tokens of a text, EOS included."})
+    prompt: str | None = field(
+        default=None,
+        metadata={"help": "Begin each text with this, which a discriminator then reads, too. By default nothing."},
+    )
+    output: str | None = field(
+        default=None,
+        metadata={"help": "Write the texts to this file (.jsonl with their scores, or .txt) instead of showing them."},
+    )
+    scores: bool = field(
+        default=True,
+        metadata={"help": "Show P(real) beside each text, if a discriminator was saved with the model."},
+    )
+    batch_size: int = field(default=64, metadata={"help": "Texts at once; it bounds memory."})
+    seed: int = field(default=42, metadata={"help": "Decides the texts."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the model's own code, if it brings any."})
+
+    def __post_init__(self) -> None:
+        _check_sampling(self.num_samples, [self.temperature], self.max_completion_length, self.batch_size)
+        if self.output is not None and not self.output.endswith((".jsonl", ".txt")):
+            raise ValueError(f"`--output` must end in .jsonl or .txt; got {self.output}.")
+
+
+@dataclass
+class EvaluateArguments:
+    """What `seqgan-hf evaluate` can be told, beside the model."""
+
+    dataset_name: str = field(
+        metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
+    split: str | None = field(
+        default=None,
+        metadata={"help": "The split to evaluate on. By default `test`, or else `validation`, or else the only one."},
+    )
+    text_column: str = field(
+        default="text",
+        metadata={"help": "The column that holds the texts. Columns `prompt` and `completion` need no name."},
+    )
+    keep_rows: str | None = field(
+        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
+    )
+    split_paragraphs: bool = field(
+        default=False, metadata={"help": "Make each line of a row a text of its own, where a row is a whole speech."}
+    )
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Use at most so many of the texts, drawn by the seed."}
+    )
+    num_samples: int = field(
+        default=500, metadata={"help": "Texts sampled at each temperature, for BLEU and variety; at least 1."}
+    )
+    temperatures: list[float] = field(
+        default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1, 1.2],
+        metadata={"help": "Softmax temperatures, above 0. 1, the model itself, is always among them."},
+    )
+    max_completion_length: int = field(
+        default=64, metadata={"help": "The most tokens of a text, EOS included. Real texts are cut at it, too."}
+    )
+    batch_size: int = field(
+        default=32,
+        metadata={"help": "Texts at once. Memory grows with it times the length times the size of the vocabulary."},
+    )
+    seed: int = field(default=42, metadata={"help": "Decides the samples, and which texts `max_samples` keeps."})
+    output_dir: str = field(default="evaluation", metadata={"help": "Where evaluation.json and sweep.png go."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the model's own code, if it brings any."})
+
+    def __post_init__(self) -> None:
+        _check_sampling(self.num_samples, self.temperatures, self.max_completion_length, self.batch_size)
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"`max_samples` must be at least 1; got {self.max_samples}.")
+
+
+def _check_sampling(num_samples: int, temperatures: Sequence[float], length: int, batch_size: int) -> None:
+    counts = {"num_samples": num_samples, "max_completion_length": length, "batch_size": batch_size}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {value}.")
+    for temperature in temperatures:
+        if not temperature > 0:
+            raise ValueError(f"A temperature must be above 0; got {temperature}.")

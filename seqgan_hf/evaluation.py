@@ -1,18 +1,30 @@
-"""Held-out likelihood, BLEU of samples, and what is reported of a run."""
+"""What a generator is worth: held-out likelihood, BLEU and variety of samples, both over the softmax temperature."""
 
+import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, PreTrainedModel
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from .completions import Completions
+from .completions import Completions, decode_ids
+from .data import TextFormat, prepare_dataset
+from .discriminator import Discriminator, context_length
+from .generation import generate_completions, sampling_config
+from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import completion_logits, per_token_logps
 from .masking import masked_mean
 from .metrics import Bleu
-from .states import dropout_off
+from .states import dropout_off, own_randomness
+
+_NETWORK_CONFIGS = ("config.json", "adapter_config.json")
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -44,15 +56,47 @@ def completion_metrics(completions: Completions, rewards: torch.Tensor, eos_toke
         `completions/ended_ratio` in [0, 1].
     """
     counted = rewards[completions.completion_mask.bool()]
-    metrics = {
-        "reward/mean": counted.mean().item(),
-        "reward/std": counted.std(correction=0).item(),
-        "completions/mean_length": completions.lengths.float().mean().item(),
-    }
+    metrics = {"reward/mean": counted.mean().item(), "reward/std": counted.std(correction=0).item()}
+    lengths = length_metrics(completions, eos_token_id)
+    return metrics | {f"completions/{name}": value for name, value in lengths.items()}
+
+
+def length_metrics(texts: Completions, eos_token_id: int | None) -> dict[str, float]:
+    """
+    Tell how long texts are, and how many end.
+
+    Args:
+        texts (`Completions`): Real or generated.
+        eos_token_id (`int`, *optional*): Ends a text.
+
+    Returns:
+        `dict`: `mean_length` (tokens, EOS included) and, where there is an EOS, `ended_ratio` in [0, 1].
+    """
+    metrics = {"mean_length": texts.lengths.float().mean().item()}
     if eos_token_id is not None:
-        ended = (completions.completion_ids == eos_token_id) & completions.completion_mask.bool()
-        metrics["completions/ended_ratio"] = ended.any(dim=1).float().mean().item()
+        ended = (texts.completion_ids == eos_token_id) & texts.completion_mask.bool()
+        metrics["ended_ratio"] = ended.any(dim=1).float().mean().item()
     return metrics
+
+
+def variety_metrics(samples: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """
+    Tell how many of some samples are texts of their own; white space around a text does not count.
+
+    Args:
+        samples (`Sequence[str]`): Generated texts; at least one.
+        references (`Sequence[str]`): Held-out real texts.
+
+    Returns:
+        `dict`: `distinct_ratio`, distinct samples per sample, in (0, 1], and `duplicate_ratio`, the share of samples that
+        are a reference word for word, in [0, 1].
+    """
+    stripped = [text.strip() for text in samples]
+    known = {text.strip() for text in references}
+    return {
+        "distinct_ratio": len(set(stripped)) / len(stripped),
+        "duplicate_ratio": sum(text in known for text in stripped) / len(stripped),
+    }
 
 
 @torch.no_grad()
@@ -141,3 +185,363 @@ def stages_table(stages: Mapping[str, Mapping[str, float]]) -> str:
     for name, metrics in stages.items():
         lines.append(f"{name:<{first}}" + "".join(f"  {metrics[column]:>11.4f}" for column in columns))
     return "\n".join(lines)
+
+
+def evaluate_generator(
+    model: PreTrainedModel,
+    texts: Dataset,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    max_completion_length: int = 64,
+    temperatures: Sequence[float] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2),
+    num_samples: int = 500,
+    batch_size: int = 32,
+    seed: int = 42,
+) -> dict[str, Any]:
+    """
+    Measure a generator on texts that it has not seen: their likelihood, and BLEU and variety of its samples.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; dropout is off.
+        texts (`Dataset`): Held-out texts, in every form that `SeqGANTrainer` takes. Where they bring prompts, their
+            completions are measured, and the samples complete these prompts.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer. Rows of ids need none.
+        max_completion_length (`int`): The most tokens of a text, EOS included; longer real texts are cut.
+        temperatures (`Sequence[float]`): Of the sweep, above 0; 1, the model itself, is added.
+        num_samples (`int`): Texts sampled at each temperature.
+        batch_size (`int`): Texts at once.
+        seed (`int`): Decides the samples.
+
+    Returns:
+        `dict`: `held_out`, with `nll` (nats per token), `perplexity`, `texts`, `tokens` (EOS included), `cut_ratio` (the
+        share of the texts that were longer), `mean_length`, `ended_ratio` and, where there is a tokenizer, `bytes` (of
+        the texts as cut, in UTF-8) and `nll_per_byte` (nats; it compares models whose tokens differ, if few texts are
+        cut); and `sweep`, as [`temperature_sweep`] returns it.
+
+    Raises:
+        ValueError: If the texts do not fit the model, or there are none.
+    """
+    text_format = TextFormat.from_model(model, processing_class, max_completion_length)
+    rows, cut_ratio = _held_out_rows(model, texts, processing_class, text_format)
+    temperatures = sorted({*temperatures, 1.0})
+    sweep = temperature_sweep(model, rows, text_format, processing_class, temperatures, num_samples, batch_size, seed)
+    nll = sweep[temperatures.index(1.0)]["nll"]
+    held_out = Completions.collate(rows, text_format.pad_token_id)
+    num_tokens = int(held_out.lengths.sum())
+    metrics = {"nll": nll, "perplexity": math.exp(nll)}
+    if processing_class is not None:
+        num_bytes = sum(len(text.encode()) for text in _strings(held_out, processing_class))
+        metrics |= {"nll_per_byte": nll * num_tokens / max(num_bytes, 1), "bytes": num_bytes}
+    metrics |= {"texts": len(rows), "tokens": num_tokens, "cut_ratio": cut_ratio}
+    return {"held_out": metrics | length_metrics(held_out, text_format.eos_token_id), "sweep": sweep}
+
+
+def temperature_sweep(
+    model: PreTrainedModel,
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    text_format: TextFormat,
+    processing_class: PreTrainedTokenizerBase | None,
+    temperatures: Sequence[float],
+    num_samples: int = 500,
+    batch_size: int = 32,
+    seed: int = 42,
+) -> list[dict[str, Any]]:
+    """
+    Measure a generator at several softmax temperatures: the rival of whatever sharpens it.
+
+    A lower temperature raises BLEU and costs held-out likelihood. What another training gains is worth something if it
+    lies beyond this curve (Caccia et al., https://huggingface.co/papers/1811.02549).
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model.
+        rows (`Sequence[Mapping]`): Held-out texts, each with `prompt_ids` and `completion_ids`.
+        text_format (`TextFormat`): The model's special tokens and the most tokens of a completion.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer. `None`: BLEU counts ids.
+        temperatures (`Sequence[float]`): Above 0.
+        num_samples (`int`): Texts sampled at each, from the same seed. They complete the prompts of the rows, all alike
+            often.
+        batch_size (`int`): Texts at once.
+        seed (`int`): Decides the samples.
+
+    Returns:
+        `list[dict]`: for each temperature `temperature`; `nll` of the held-out texts, nats per token; and of the samples
+        the metrics of [`bleu_of_samples`], [`length_metrics`] and [`variety_metrics`], and `samples`, the first five.
+    """
+    nll = nll_at_temperatures(model, rows, text_format.pad_token_id, temperatures, batch_size)
+    references = _strings(Completions.collate(rows, text_format.pad_token_id), processing_class)
+    prompts = [rows[index * len(rows) // num_samples]["prompt_ids"] for index in range(num_samples)]
+    sweep = []
+    for temperature, held_out_nll in zip(tqdm(temperatures, "Temperatures"), nll, strict=True):
+        samples = complete_prompts(model, prompts, text_format, seed, temperature, batch_size)
+        strings = _strings(samples, processing_class)
+        point: dict[str, Any] = {"temperature": temperature, "nll": held_out_nll}
+        point |= bleu_of_samples(strings, references)
+        point |= length_metrics(samples, text_format.eos_token_id) | variety_metrics(strings, references)
+        sweep.append(point | {"samples": strings[:5]})
+    return sweep
+
+
+@torch.no_grad()
+def nll_at_temperatures(
+    model: PreTrainedModel,
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    pad_token_id: int,
+    temperatures: Sequence[float],
+    batch_size: int = 32,
+) -> list[float]:
+    """
+    Mean -log p per token of texts under a model, each token counting the same: one forward pass for all temperatures.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; dropout is off.
+        rows (`Sequence[Mapping]`): Texts, each with `prompt_ids` and `completion_ids`; completions are measured.
+        pad_token_id (`int`): Fills the rows.
+        temperatures (`Sequence[float]`): Each divides the logits; above 0.
+        batch_size (`int`): Texts at once. No more logits are ever held.
+
+    Returns:
+        `list[float]`: nats per token, one for each temperature.
+    """
+    sums = torch.zeros(len(temperatures), dtype=torch.float64)
+    starts = range(0, len(rows), batch_size)
+    with dropout_off(model):
+        for start in tqdm(starts, "Likelihood of held-out texts", unit="batch", leave=False):
+            batch = Completions.collate(rows[start : start + batch_size], pad_token_id).to(model.device)
+            logits = completion_logits(model, *batch.tensors())
+            for index, temperature in enumerate(temperatures):
+                logps = per_token_logps(logits, batch.completion_ids, temperature)
+                sums[index] -= logps[batch.completion_mask.bool()].cpu().double().sum()
+    num_tokens = sum(len(row["completion_ids"]) for row in rows)
+    return (sums / num_tokens).tolist()
+
+
+def complete_prompts(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    text_format: TextFormat,
+    seed: int,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+) -> Completions:
+    """
+    Sample a completion of each prompt from a causal language model's own distribution.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model; dropout is off.
+        prompts (`Sequence[Sequence[int]]`): Token ids, at least one each.
+        text_format (`TextFormat`): Its special tokens and the most tokens of a completion.
+        seed (`int`): Decides the completions, without moving the global random state.
+        temperature (`float`): Above 0.
+        batch_size (`int`): Prompts at once. The completions do not depend on it.
+
+    Returns:
+        `Completions`, one row a prompt, on the model's device.
+
+    Raises:
+        ValueError: If a prompt and a completion are more than the model reads at once.
+    """
+    longest, limit = max(map(len, prompts)), context_length(model)
+    if limit is not None and longest + text_format.max_completion_length > limit:
+        raise ValueError(
+            f"A prompt of {longest} tokens and up to {text_format.max_completion_length} of completion are more than the "
+            f"{limit} that the generator reads. Lower `max_completion_length` or shorten the prompt."
+        )
+    config = sampling_config(text_format, temperature)
+    rows = [{"prompt_ids": prompt, "completion_ids": []} for prompt in prompts]
+    texts = Completions.collate(rows, text_format.pad_token_id).to(model.device)
+    parts = []
+    with (
+        own_randomness(seed, model.device),
+        tqdm(total=len(texts), desc=f"Sampling at temperature {temperature:g}", unit="text", leave=False) as progress,
+    ):
+        for ids, mask in zip(texts.prompt_ids.split(batch_size), texts.prompt_mask.split(batch_size), strict=True):
+            parts.append(generate_completions(model, ids, mask, config))
+            progress.update(len(ids))
+    return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
+
+
+def encode_prompt(
+    prompt: str | None, processing_class: PreTrainedTokenizerBase | None, text_format: TextFormat
+) -> list[int]:
+    """
+    Return the token ids of a prompt, as the trainer encodes a column `prompt`.
+
+    Args:
+        prompt (`str`, *optional*): `None`: a text has no prompt, and begins with the start token.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
+        text_format (`TextFormat`): The generator's special tokens.
+
+    Returns:
+        `list[int]`, at least one.
+
+    Raises:
+        ValueError: If there is a prompt and no tokenizer.
+    """
+    if prompt is None:
+        return [text_format.start_token_id]
+    if processing_class is None:
+        raise ValueError("A prompt is text, and the model was saved without a tokenizer to encode it. Leave it out.")
+    # A stream is mapped without a progress bar and without a cache.
+    row = Dataset.from_dict({"prompt": [prompt], "completion": ["."]}).to_iterable_dataset()
+    return next(iter(prepare_dataset(row, processing_class, text_format, "prompt")))["prompt_ids"]
+
+
+def load_saved_discriminator(
+    name_or_path: str,
+    folder: str,
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase | None,
+    text_format: TextFormat,
+    reads_prompt: bool = False,
+    **kwargs: Any,
+) -> Discriminator | None:
+    """
+    Load the discriminator that was saved with a generator, ready to score the generator's texts.
+
+    Args:
+        name_or_path (`str`): Hub id or local path of the pair.
+        folder (`str`): Where in it the discriminator is.
+        model (`PreTrainedModel`): The generator.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
+        text_format (`TextFormat`): The generator's special tokens.
+        reads_prompt (`bool`): Whether it reads prompts before completions.
+        **kwargs: For `from_pretrained`: `revision`, `trust_remote_code`.
+
+    Returns:
+        `Discriminator` on the generator's device, or `None` if none was saved.
+
+    Raises:
+        OSError: If it was saved and cannot be loaded.
+        ValueError: If it does not fit the generator.
+    """
+    revision = {"revision": kwargs["revision"]} if "revision" in kwargs else {}
+    if not any(is_saved(name_or_path, name, subfolder=folder, **revision) for name in _NETWORK_CONFIGS):
+        return None
+    vocab_size: Any = model.get_input_embeddings().num_embeddings
+    return Discriminator(
+        load_discriminator(name_or_path, subfolder=folder, **kwargs).to(model.device),
+        processing_class,
+        find_tokenizer(name_or_path, subfolder=folder, **kwargs),
+        reads_prompt,
+        text_format.pad_token_id,
+        vocab_size,
+        text_format.pad_is_a_token,
+    )
+
+
+def score_texts(discriminator: Discriminator, texts: Completions, batch_size: int = 64) -> list[float]:
+    """
+    Let a discriminator judge texts, with a progress bar.
+
+    Args:
+        discriminator (`Discriminator`): The judge.
+        texts (`Completions`): Real or generated.
+        batch_size (`int`): Texts at once.
+
+    Returns:
+        `list[float]`: P(real) of each text, in [0, 1].
+    """
+    starts = tqdm(range(0, len(texts), batch_size), "Scoring", unit="batch", leave=False)
+    scores = [discriminator.score(texts.select(slice(start, start + batch_size))) for start in starts]
+    return torch.cat(scores).sigmoid().tolist()
+
+
+def _held_out_rows(
+    model: PreTrainedModel,
+    texts: Dataset,
+    processing_class: PreTrainedTokenizerBase | None,
+    text_format: TextFormat,
+) -> tuple[list[dict[str, list[int]]], float]:
+    """Return texts as rows of ids, and the share of them that had to be cut."""
+    limit = context_length(model, processing_class)
+    # Prepared with room for one token more, a text that is cut shows.
+    longer = dataclasses.replace(text_format, max_completion_length=text_format.max_completion_length + 1)
+    prepared = prepare_dataset(texts, processing_class, longer, "the held-out texts")
+    cut = sum(len(ids) == longer.max_completion_length for ids in prepared["completion_ids"])
+    limits = {} if limit is None else {"generator": limit}
+    rows = prepare_dataset(prepared, processing_class, text_format, "the held-out texts", context_lengths=limits)
+    return list(rows), cut / len(prepared)
+
+
+def _strings(texts: Completions, processing_class: PreTrainedTokenizerBase | None) -> list[str]:
+    return decode_ids(texts.completion_ids, texts.completion_mask, processing_class)
+
+
+def evaluation_table(report: Mapping[str, Any]) -> str:
+    """
+    Lay out what [`evaluate_generator`] found for a terminal.
+
+    Args:
+        report (`Mapping`): From [`evaluate_generator`].
+
+    Returns:
+        `str`: two lines on the held-out texts, and a table of the sweep: NLL of these texts, and of the samples BLEU, mean
+        length, and the shares that ended, are distinct, and are copied from the held-out texts. The real texts come last.
+    """
+    held_out, sweep = report["held_out"], report["sweep"]
+    per_byte = f", {held_out['nll_per_byte']:.4f} nats per byte" if "nll_per_byte" in held_out else ""
+    columns = {name: column for name, column in _COLUMNS.items() if name in sweep[0]}
+    lines = [
+        f"{held_out['texts']:,} texts, {held_out['tokens']:,} tokens; {held_out['cut_ratio']:.1%} of the texts were cut.",
+        f"Held-out NLL {held_out['nll']:.4f} nats per token (perplexity {held_out['perplexity']:.2f}){per_byte}.",
+        "",
+        f"{'temperature':>11}" + "".join(f"{heading:>10}" for heading, _ in columns.values()),
+    ]
+    for point in sweep:
+        cells = [format(point[name], layout) for name, (_, layout) in columns.items()]
+        lines.append(f"{point['temperature']:11g}{''.join(cells)}")
+    real = [format(held_out[name], columns[name][1]) for name in ("mean_length", "ended_ratio") if name in columns]
+    lines.append(f"{'real texts':>11}{'':40}{''.join(real)}")
+    return "\n".join(lines)
+
+
+# Metric of a sweep -> heading and layout of its column.
+_COLUMNS = {
+    "nll": ("NLL", "10.4f"),
+    "bleu2": ("BLEU-2", "10.4f"),
+    "bleu3": ("BLEU-3", "10.4f"),
+    "bleu4": ("BLEU-4", "10.4f"),
+    "mean_length": ("tokens", "10.1f"),
+    "ended_ratio": ("ended", "10.1%"),
+    "distinct_ratio": ("distinct", "10.1%"),
+    "duplicate_ratio": ("copied", "10.1%"),
+}
+
+
+def samples_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """
+    Lay out samples for a terminal, one line each, whole.
+
+    Args:
+        rows (`Sequence[Mapping]`): Each with `text`, or with `prompt` and `completion`; and maybe `score`, P(real).
+
+    Returns:
+        `str`: the texts, or a header and the texts behind their scores.
+    """
+    lines = [_one_line(row) for row in rows]
+    if "score" not in rows[0]:
+        return "\n".join(lines)
+    scored = [f"{row['score']:7.3f}  {line}" for row, line in zip(rows, lines, strict=True)]
+    return "\n".join(["P(real)  text", *scored])
+
+
+def write_samples(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """
+    Write samples to a file that `load_texts` reads.
+
+    Args:
+        rows (`Sequence[Mapping]`): As for [`samples_table`].
+        path (`str` or `Path`): A `.jsonl` file gets the rows as they are, any other one text a line.
+
+    Returns:
+        `Path`: the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    as_rows = path.suffix == ".jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) if as_rows else _one_line(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _one_line(row: Mapping[str, Any]) -> str:
+    return " ".join((row["text"] if "text" in row else row["prompt"] + row["completion"]).split())

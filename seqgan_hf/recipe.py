@@ -2,29 +2,35 @@
 
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, DatasetDict
+from huggingface_hub import constants
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.utils import is_matplotlib_available
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available, logging
 
-from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .completions import Completions
+from .arguments import EvaluateArguments, SyntheticRecipeArguments, TextRecipeArguments
+from .completions import Completions, decode_ids
 from .config import SeqGANConfig, parse_config
 from .data import AnyDataset, prepare_dataset
-from .evaluation import bleu_of_samples, stages_table
-from .generation import sample_texts
+from .evaluation import bleu_of_samples, complete_prompts, nll_at_temperatures, stages_table
+from .hub import create_repository
 from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from .plots import plot_learning_curves
+from .pair import base_model_of, game_settings
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
+
+logger = logging.get_logger(__name__)
 
 _TEST_SHARE = 0.1
 _MOST_TEST_TEXTS = 1000
@@ -48,6 +54,8 @@ def start(
     """
     presets = Path(recipe).parent / "configs" / Path(recipe).stem
     args, config = parse_config((arguments, SeqGANConfig), argv, description, presets, default_preset)
+    if config.push_to_hub:  # before hours of training, not after
+        create_repository(config.hub_model_id, str(config.output_dir), config.hub_token, config.hub_private_repo)
     set_seed(config.seed)
     return args, config
 
@@ -90,15 +98,60 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
     return DatasetDict(train=train, validation=splits["validation"], test=splits["test"])
 
 
-def _only_texts(dataset: Dataset, args: TextRecipeArguments) -> Dataset:
-    if args.keep_rows is not None:
-        column, separator, value = args.keep_rows.partition("=")
-        if not separator or column not in dataset.column_names:
+def load_held_out(args: EvaluateArguments) -> tuple[Dataset, str]:
+    """
+    Load the texts that a model is evaluated on.
+
+    Args:
+        args (`EvaluateArguments`): Names the dataset, its split and column, the rows to keep and how many texts.
+
+    Returns:
+        `tuple`: the texts, as a column `text` or with their prompts or ids as they are, and the name of their split: the
+        one asked for, or else `test`, or else `validation`, or else the only one.
+
+    Raises:
+        OSError: If the dataset cannot be had.
+        ValueError: If the split, the column or the row filter do not fit it.
+    """
+    dataset = load_texts(args.dataset_name, args.dataset_config, args.split, args.dataset_revision)
+    split = args.split
+    if split is None:
+        names = list(dataset)
+        split = next((name for name in ("test", "validation", *names[: len(names) == 1]) if name in dataset), None)
+        if split is None:
             raise ValueError(
-                f"`--keep_rows` must be COLUMN=VALUE with one of the columns {dataset.column_names}; got "
-                f"{args.keep_rows!r}."
+                f"`{args.dataset_name}` has the splits {', '.join(names)}, and neither `test` nor `validation`. Pass one "
+                "that the model was not trained on by `--split`."
             )
-        dataset = dataset.filter(_HasValue(column, value))
+        if len(names) == 1 and split not in ("test", "validation"):
+            logger.warning(
+                f"`{args.dataset_name}` has one split, `{split}`, which is taken. The figures mean something only if the "
+                f"model was not trained on it. Pass `--split {split}` to silence this."
+            )
+        dataset = dataset[split]
+    columns = set(dataset.column_names)
+    if args.text_column in columns and not ({"prompt", "completion"} <= columns or "messages" in columns):
+        dataset = _only_texts(dataset, args)
+    else:
+        dataset = _kept_rows(dataset, args.keep_rows)
+    if args.max_samples is not None:
+        dataset = dataset.shuffle(seed=args.seed).select(range(min(args.max_samples, len(dataset))))
+    return dataset, split
+
+
+def _kept_rows(dataset: Dataset, keep_rows: str | None) -> Dataset:
+    if keep_rows is None:
+        return dataset
+    column, separator, value = keep_rows.partition("=")
+    if not separator or column not in dataset.column_names:
+        raise ValueError(
+            f"`--keep_rows` must be COLUMN=VALUE with one of the columns {dataset.column_names}; got {keep_rows!r}."
+        )
+    return dataset.filter(_HasValue(column, value))
+
+
+def _only_texts(dataset: Dataset, args: TextRecipeArguments | EvaluateArguments) -> Dataset:
+    dataset = _kept_rows(dataset, args.keep_rows)
     dataset = dataset.select_columns([args.text_column])
     if args.text_column != "text":
         dataset = dataset.rename_column(args.text_column, "text")
@@ -134,12 +187,14 @@ class Networks:
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
         discriminator (`PreTrainedModel`): A sequence classifier with two labels.
         discriminator_tokenizer (`PreTrainedTokenizerBase`, *optional*): `None`: it reads the generator's ids.
+        loading (`dict`): Arguments with which the generator is loaded again.
     """
 
     generator: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     discriminator: PreTrainedModel
     discriminator_tokenizer: PreTrainedTokenizerBase | None
+    loading: dict[str, Any] = field(default_factory=dict)
 
 
 def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset) -> Networks:
@@ -158,11 +213,16 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
         OSError: If a model can be had neither locally nor from the Hub.
     """
     if not args.from_scratch:
+        name, other_name = args.model_name_or_path, args.discriminator_name_or_path
+        loading = config.init_kwargs("model")
+        if args.load_in_4bit:
+            loading["quantization_config"] = quantization(config)
         return Networks(
-            load_generator(args.model_name_or_path, **config.init_kwargs("model")),
-            load_tokenizer(args.model_name_or_path),
-            load_discriminator(args.discriminator_name_or_path, **config.init_kwargs("discriminator")),
-            load_tokenizer(args.discriminator_name_or_path),
+            load_generator(name, adapter(args, "CAUSAL_LM"), **loading),
+            load_tokenizer(name),
+            load_discriminator(other_name, adapter(args, "SEQ_CLS"), **config.init_kwargs("discriminator")),
+            load_tokenizer(other_name),
+            loading,
         )
     tokenizer = train_tokenizer(texts["text"], args.vocab_size)
     special = {
@@ -182,6 +242,53 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
     return Networks(generator, tokenizer, TextCNNForSequenceClassification(TextCNNConfig(**special)), None)
 
 
+def adapter(args: TextRecipeArguments, task_type: str) -> Any | None:
+    """
+    Return the adapter that a recipe trains, if it was asked for.
+
+    Args:
+        args (`TextRecipeArguments`): Its sizes.
+        task_type (`str`): `CAUSAL_LM`, the generator's, or `SEQ_CLS`, the discriminator's.
+
+    Returns:
+        `peft.LoraConfig`, or `None`
+
+    Raises:
+        ImportError: If it was asked for and peft is not installed.
+    """
+    of_generator = task_type == "CAUSAL_LM"
+    if not (args.use_peft if of_generator else args.discriminator_use_peft):
+        return None
+    if not is_peft_available():
+        raise ImportError("`use_peft` needs the package peft: pip install 'seqgan_hf[peft]'.")
+    from peft import LoraConfig
+
+    targets = args.lora_target_modules if of_generator else None
+    return LoraConfig(
+        task_type=task_type, r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets or "all-linear"
+    )
+
+
+def quantization(config: SeqGANConfig) -> BitsAndBytesConfig:
+    """
+    Describe how the generator is loaded in 4 bits: NF4, computing in the precision of the run (QLoRA,
+    https://huggingface.co/papers/2305.14314).
+
+    Args:
+        config (`SeqGANConfig`): Says the precision.
+
+    Returns:
+        `BitsAndBytesConfig`
+
+    Raises:
+        ImportError: If bitsandbytes is not installed.
+    """
+    if not is_bitsandbytes_available():
+        raise ImportError("`load_in_4bit` needs the package bitsandbytes: pip install bitsandbytes.")
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
 def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, networks: Networks) -> dict[str, Any]:
     """
     Run both stages, maximum likelihood and SeqGAN, and report each on the test split.
@@ -196,7 +303,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         `dict`: what `output_dir/metrics.json` holds.
     """
     generator, first_stage = likelihood_stage(
-        args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer
+        args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer, networks.loading
     )
     trainer = SeqGANTrainer(
         model=generator,
@@ -207,18 +314,46 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         processing_class=networks.tokenizer,
         discriminator_processing_class=networks.discriminator_tokenizer,
     )
-    before, _ = measure(trainer, splits["test"], args.num_test_samples, "after maximum likelihood")
+    trainer.card |= what_the_card_says(args)
+    test = list(prepare_dataset(splits["test"], trainer.processing_class, trainer.text_format, "test_dataset"))
+    stages = {"MLE": measure(trainer, test, args.num_test_samples)[0]}
+    rival = f"MLE, temperature {args.rival_temperature}"
+    stages[rival] = measure(trainer, test, args.num_test_samples, args.rival_temperature)[0]
     print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
     trainer.train(resume_from_checkpoint=which_checkpoint(config))
-    after, samples = measure(trainer, splits["test"], args.num_test_samples, "after SeqGAN")
+    stages["SeqGAN"], samples = measure(trainer, test, args.num_test_samples)
     report = {
-        "stages": {"MLE": before, "SeqGAN": after},
+        "stages": stages,
         "first_stage": first_stage,
         "samples": samples[:5],
         "settings": {**dataclasses.asdict(args), **game_settings(config)},
     }
     finish(trainer, report, "Held-out texts: NLL in nats per token (lower is better), BLEU of samples against them.")
     return report
+
+
+def what_the_card_says(args: TextRecipeArguments) -> dict[str, Any]:
+    """
+    Return what a recipe knows for the card of its pair, and may be public: no path of this machine.
+
+    Args:
+        args (`TextRecipeArguments`): Names the dataset and the generator.
+
+    Returns:
+        `dict`: by the names of [`CardFacts`].
+    """
+    said: dict[str, Any] = {"dataset_split": "test"}
+    if args.sample:
+        said["dataset"] = "420 sentences that come with seqgan_hf"
+    elif "://" in args.dataset_name:
+        where = urllib.parse.urlparse(args.dataset_name)
+        said["dataset"] = f"the file {Path(where.path).name} from {where.netloc}"
+    elif not Path(args.dataset_name).exists():
+        names = {"dataset": args.dataset_name, "dataset_config": args.dataset_config}
+        said |= names | {"dataset_revision": args.dataset_revision}
+    if not args.from_scratch:
+        said["finetuned_from"] = base_model_of(args.model_name_or_path)
+    return said
 
 
 def likelihood_stage(
@@ -228,6 +363,7 @@ def likelihood_stage(
     train: AnyDataset,
     validation: AnyDataset,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    loading: dict[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """
     Train a recipe's generator by maximum likelihood and keep it in `output_dir/mle`; a resumed run takes it from there.
@@ -238,13 +374,15 @@ def likelihood_stage(
         generator (`PreTrainedModel`): Trained in place.
         train, validation (`Dataset`): Real texts.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Kept beside it.
+        loading (`dict`, *optional*): Arguments with which the generator is loaded again.
 
     Returns:
         `tuple`: the generator, and the metrics of [`pretrain_generator`].
     """
     folder = Path(config.output_dir) / "mle"
     if config.resume_from_checkpoint and (folder / "metrics.json").is_file():
-        return load_generator(str(folder)), json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return load_generator(str(folder), **loading or {}), metrics
     (texts, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
     print(f"\nStage 1 of 2: maximum likelihood on {len(texts):,} texts.", flush=True)
     checkpoints = Path(config.output_dir) / "mle_checkpoints"
@@ -268,7 +406,7 @@ def likelihood_stage(
         tokenizer.save_pretrained(folder)
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
-    return load_generator(str(folder)), metrics
+    return load_generator(str(folder), **loading or {}), metrics
 
 
 def which_checkpoint(config: SeqGANConfig) -> str | bool | None:
@@ -277,58 +415,66 @@ def which_checkpoint(config: SeqGANConfig) -> str | bool | None:
     return True if str(asked).lower() == "true" else asked
 
 
-def measure(trainer: SeqGANTrainer, texts: Dataset, num_samples: int, when: str) -> tuple[dict[str, float], list[str]]:
+def measure(
+    trainer: SeqGANTrainer, rows: Sequence[Mapping[str, Any]], num_samples: int, temperature: float = 1.0
+) -> tuple[dict[str, float], list[str]]:
     """
     Measure a trainer's generator on texts that no stage has seen: likelihood, and BLEU of fresh samples.
 
     Args:
         trainer (`SeqGANTrainer`): Holds the generator.
-        texts (`Dataset`): The test texts; both they and the samples end at `max_completion_length`.
+        rows (`Sequence[Mapping]`): The test texts from `prepare_dataset`; both they and the samples end at
+            `max_completion_length`. Where they have prompts, the samples complete these.
         num_samples (`int`): Texts to sample, from a fixed seed.
-        when (`str`): Beside the progress bar.
+        temperature (`float`): Of the softmax; above 0.
 
     Returns:
         `tuple`: the metrics, and the samples as strings.
     """
-    held_out = trainer.evaluate(texts)
-    sampled = sample_texts(
-        trainer.model, trainer.text_format, num_samples, seed=trainer.args.seed, description=f"Sampling {when}"
+    model, text_format = trainer.model, trainer.text_format
+    batch_size = trainer.args.per_device_eval_batch_size
+    (nll,) = nll_at_temperatures(model, rows, text_format.pad_token_id, [temperature], batch_size)
+    prompts = [rows[index * len(rows) // num_samples]["prompt_ids"] for index in range(num_samples)]
+    sampled = complete_prompts(
+        model, prompts, text_format, trainer.args.seed, temperature, trainer.args.rollout_batch_size
     )
-    samples = trainer.discriminator.decode(sampled)
-    rows = list(prepare_dataset(texts, trainer.processing_class, trainer.text_format))
-    references = trainer.discriminator.decode(Completions.collate(rows, trainer.text_format.pad_token_id))
-    metrics = {"nll": held_out["eval_nll"], "perplexity": held_out["eval_perplexity"]}
-    return metrics | bleu_of_samples(samples, references), samples
+    samples, references = (
+        decode_ids(texts.completion_ids, texts.completion_mask, trainer.processing_class)
+        for texts in (sampled, Completions.collate(rows, text_format.pad_token_id))
+    )
+    return {"nll": nll, "perplexity": math.exp(nll)} | bleu_of_samples(samples, references), samples
 
 
 def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None:
     """
-    Save a run's pair and its report in `output_dir`, print the table and samples, and push if asked.
+    Print the table and samples, save a run's pair with its card and report in `output_dir`, and push if asked.
 
     Args:
         trainer (`SeqGANTrainer`): After training.
         report (`dict`): `stages` for the table, `samples` to show, and what else to keep in `metrics.json`.
         caption (`str`): Says what the table's figures are.
+
+    Raises:
+        PushError: If the push failed and `hub_push_required` is set; all is saved and printed before.
     """
     output_dir = Path(trainer.args.output_dir)
     (output_dir / "metrics.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
-    drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"
-    if is_matplotlib_available():
-        drawn = str(plot_learning_curves(trainer.state.log_history, output_dir / "curves.png"))
-    trainer.save_model()  # and pushes, if asked
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))
     if report["samples"]:
         tqdm.write("\nSamples:")
     for sample in report["samples"]:
         tqdm.write(f"  - {' '.join(sample.split())}")
+    trainer.card["stages"] = report["stages"]
+    trainer.save_model()  # with its card and curves, and pushes, if asked
+    drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"
+    if is_matplotlib_available():
+        drawn = str(output_dir / "curves.png")
     tqdm.write(
         f"\nSaved: generator in {output_dir}, its discriminator in {output_dir / 'discriminator'}, metrics.json."
     )
     tqdm.write(f"Learning curves: {drawn}")
-
-
-def game_settings(config: SeqGANConfig) -> dict[str, Any]:
-    """Return the settings of the game itself, without those of `TrainingArguments` that are not set to play it."""
-    own = set(SeqGANConfig.__annotations__) | {"max_steps", "per_device_train_batch_size", "seed", "max_grad_norm"}
-    return {name: value for name, value in config.to_dict().items() if name in own}
+    if trainer.args.push_to_hub and not trainer.failed_pushes:
+        tqdm.write(f"Pushed: {constants.ENDPOINT}/{trainer.hub_model_id}")
+    for failure in trainer.failed_pushes:
+        tqdm.write(f"\n{failure}")
