@@ -123,7 +123,7 @@ def run_elsewhere(tmp_path):
 
     def run(source: str, *arguments: str) -> str:
         script = tmp_path / "elsewhere.py"
-        blocked = "import sys; sys.modules['seqgan_hf'] = None; del sys.modules['seqgan_hf']\n"
+        blocked = "import sys; sys.modules['seqgan_hf'] = None  # importing it is an error from here on\n"
         script.write_text(blocked + textwrap.dedent(source), encoding="utf-8")
         environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
         result = subprocess.run(
