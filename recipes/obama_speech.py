@@ -13,7 +13,8 @@ All flags: --help. The presets are the YAML files in recipes/configs/obama_speec
 """
 
 from seqgan_hf.arguments import TextRecipeArguments
-from seqgan_hf.recipe import load_networks, load_splits, play, start
+from seqgan_hf.corpora import load_splits
+from seqgan_hf.recipe import load_networks, play, start
 
 
 def main(argv: list[str] | None = None) -> None:

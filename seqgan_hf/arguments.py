@@ -5,12 +5,44 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class TextRecipeArguments:
-    """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
+class DatasetArguments:
+    """Which texts are read: from the Hub, the web or the disk."""
 
     dataset_name: str = field(
         metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
     )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
+    dataset_streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read rows as they come instead of downloading whole files first. With `max_samples`, the first "
+            "10,000 texts of a split (or as many more as are asked for) stand for it; without, all are read into memory."
+        },
+    )
+    text_column: str = field(
+        default="text",
+        metadata={"help": "The column that holds the texts. `prompt` and `completion`, or `messages`, need no name."},
+    )
+    keep_rows: str | None = field(
+        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
+    )
+    split_paragraphs: bool = field(
+        default=False, metadata={"help": "Make each line of a row a text of its own, where a row is a whole speech."}
+    )
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Take at most so many of the (training) texts, drawn by the seed."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ValueError(f"`max_samples` must be at least 1; got {self.max_samples}.")
+
+
+@dataclass
+class TextRecipeArguments(DatasetArguments):
+    """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
+
     sample: bool = field(
         default=False,
         metadata={"help": "A quick run that needs no network: a bundled text, small networks from scratch."},
@@ -19,16 +51,11 @@ class TextRecipeArguments:
         default=False,
         metadata={"help": "Train a tokenizer on the texts, and the paper's LSTM and CNN, instead of loading models."},
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
-    text_column: str = field(default="text", metadata={"help": "The column that holds the texts."})
-    keep_rows: str | None = field(
-        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
+    dataset_train_split: str = field(default="train", metadata={"help": "The split to train on."})
+    dataset_test_split: str = field(
+        default="test",
+        metadata={"help": "The split that nothing learns from; without it, training texts are held out."},
     )
-    split_paragraphs: bool = field(
-        default=False, metadata={"help": "Make each line of a row a text of its own, where a row is a whole speech."}
-    )
-    max_samples: int | None = field(default=None, metadata={"help": "Use at most so many training texts."})
     model_name_or_path: str = field(
         default="distilbert/distilgpt2", metadata={"help": "The generator: Hub id or local path of a causal model."}
     )
@@ -75,10 +102,9 @@ class TextRecipeArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_test_samples < 1:
             raise ValueError(f"`num_test_samples` must be at least 1; got {self.num_test_samples}.")
-        if self.max_samples is not None and self.max_samples < 1:
-            raise ValueError(f"`max_samples` must be at least 1; got {self.max_samples}.")
         adapted = self.use_peft or self.discriminator_use_peft or self.load_in_4bit
         if self.from_scratch and adapted:
             raise ValueError(
@@ -159,30 +185,12 @@ class SampleArguments:
 
 
 @dataclass
-class EvaluateArguments:
+class EvaluateArguments(DatasetArguments):
     """What `seqgan-hf evaluate` can be told, beside the model."""
 
-    dataset_name: str = field(
-        metadata={"help": "Texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder of such."}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub dataset."})
     split: str | None = field(
         default=None,
         metadata={"help": "The split to evaluate on. By default `test`, or else `validation`, or else the only one."},
-    )
-    text_column: str = field(
-        default="text",
-        metadata={"help": "The column that holds the texts. Columns `prompt` and `completion` need no name."},
-    )
-    keep_rows: str | None = field(
-        default=None, metadata={"help": "Keep the rows with this value: COLUMN=VALUE, as in `potus=Barack Obama`."}
-    )
-    split_paragraphs: bool = field(
-        default=False, metadata={"help": "Make each line of a row a text of its own, where a row is a whole speech."}
-    )
-    max_samples: int | None = field(
-        default=None, metadata={"help": "Use at most so many of the texts, drawn by the seed."}
     )
     num_samples: int = field(
         default=500, metadata={"help": "Texts sampled at each temperature, for BLEU and variety; at least 1."}
@@ -204,9 +212,8 @@ class EvaluateArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the model's own code, if it brings any."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_sampling(self.num_samples, self.temperatures, self.max_completion_length, self.batch_size)
-        if self.max_samples is not None and self.max_samples < 1:
-            raise ValueError(f"`max_samples` must be at least 1; got {self.max_samples}.")
 
 
 def _check_sampling(num_samples: int, temperatures: Sequence[float], length: int, batch_size: int) -> None:

@@ -102,9 +102,16 @@ def check_kind(dataset: Any, name: str) -> None:
         )
 
 
+def column_names(dataset: AnyDataset) -> set[str]:
+    """Return the names of the columns; of a stream that does not say them, those of its first row."""
+    if dataset.column_names is not None:
+        return set(dataset.column_names)
+    return set(next(iter(dataset), {}))
+
+
 def is_conditional(dataset: AnyDataset, text_format: TextFormat) -> bool:
     """Tell whether the rows bring prompts of their own, or all start from the same token."""
-    columns = _column_names(dataset)
+    columns = column_names(dataset)
     if {"prompt_ids", "completion_ids"} <= columns:
         start = [text_format.start_token_id]
         prompts = dataset["prompt_ids"] if isinstance(dataset, Dataset) else [next(iter(dataset))["prompt_ids"]]
@@ -149,7 +156,7 @@ def prepare_dataset(
         ValueError: If it is empty, has no usable column, lacks a tokenizer or a chat template, or a text is too long.
     """
     check_kind(dataset, name)
-    columns = _column_names(dataset)
+    columns = column_names(dataset)
     if not columns or not _has_rows(dataset):
         raise ValueError(f"`{name}` is empty. Check its path, split and filters: at least one text is needed.")
     source = next((source for source in _SOURCES if set(source) <= columns), None)
@@ -308,12 +315,6 @@ class _RowEncoder:
                     f"the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or shorten the "
                     "prompt."
                 )
-
-
-def _column_names(dataset: AnyDataset) -> set[str]:
-    if dataset.column_names is not None:
-        return set(dataset.column_names)
-    return set(next(iter(dataset), {}))
 
 
 def _has_rows(dataset: AnyDataset) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
+from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -38,18 +39,22 @@ def _explained(what: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:  # transformers, datasets and huggingface_hub derive all their loading errors from it
         causes = _causes(error)
-        if any(isinstance(cause, GatedRepoError) for cause in causes):
+        # `datasets` cuts the chain of causes, and leaves its words alone.
+        not_found = any(isinstance(cause, DatasetNotFoundError) for cause in causes)
+        if any(isinstance(cause, GatedRepoError) for cause in causes) or (
+            not_found and "is a gated dataset" in str(error)
+        ):
             reason = (
                 f"access to it is restricted. Accept its terms on its page ({constants.ENDPOINT}), then log in by "
                 "`hf auth login` with a token of that account."
             )
-        elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        elif any(isinstance(cause, RevisionNotFoundError) for cause in causes) or str(error).startswith("Revision "):
+            reason = "it has no such revision. Pass one of its branches, tags or commits."
+        elif not_found or any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
             reason = (
                 f"the Hub has no `{name}`, or it is private and you may not read it, and there is no such local path. "
                 "Check the name; log in by `hf auth login` if it is yours."
             )
-        elif any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-            reason = "it has no such revision. Pass one of its branches, tags or commits."
         else:
             reason = (
                 f"it is neither a local path nor could it be had from the Hugging Face Hub ({type(error).__name__}: "

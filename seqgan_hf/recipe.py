@@ -15,25 +15,21 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available, logging
+from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available
 
-from .arguments import EvaluateArguments, SyntheticRecipeArguments, TextRecipeArguments
+from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .completions import Completions, decode_ids
 from .config import SeqGANConfig, parse_config
+from .corpora import all_strings
 from .data import AnyDataset, prepare_dataset
 from .evaluation import bleu_of_samples, complete_prompts, nll_at_temperatures, stages_table
 from .hub import create_repository
-from .loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
+from .loading import load_discriminator, load_generator, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .pair import base_model_of, game_settings
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
-
-logger = logging.get_logger(__name__)
-
-_TEST_SHARE = 0.1
-_MOST_TEST_TEXTS = 1000
 
 
 def start(
@@ -58,123 +54,6 @@ def start(
         create_repository(config.hub_model_id, str(config.output_dir), config.hub_token, config.hub_private_repo)
     set_seed(config.seed)
     return args, config
-
-
-def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
-    """
-    Load a recipe's texts as `train`, `validation` and `test`, with the one column `text`.
-
-    Splits that the dataset lacks are cut from the end of its shuffled training texts: a tenth each, at most 1,000.
-
-    Args:
-        args (`TextRecipeArguments`): Names the dataset, its column and the rows to keep.
-        seed (`int`): Decides the shuffle.
-
-    Returns:
-        `DatasetDict`
-
-    Raises:
-        OSError: If the dataset cannot be had.
-        ValueError: If the column or the row filter do not fit it, or too few texts are left.
-    """
-    loaded = load_texts(args.dataset_name, args.dataset_config, revision=args.dataset_revision)
-    columns = loaded["train"].column_names if "train" in loaded else []
-    if args.text_column not in columns:
-        raise ValueError(
-            f"`{args.dataset_name}` needs a split `train` with the column `{args.text_column}`; got splits "
-            f"{sorted(loaded)} and columns {columns}. Pass `--text_column`."
-        )
-    splits = {name: _only_texts(split, args) for name, split in loaded.items()}
-    train = splits["train"].shuffle(seed=seed)
-    count = min(max(round(_TEST_SHARE * len(train)), 1), _MOST_TEST_TEXTS)
-    for name in ("validation", "test"):
-        if name not in splits:
-            if len(train) <= count:
-                raise ValueError(f"`{args.dataset_name}` has too few texts to hold out a split: {len(train)}.")
-            splits[name] = train.select(range(len(train) - count, len(train)))
-            train = train.select(range(len(train) - count))
-    if args.max_samples is not None:
-        train = train.select(range(min(args.max_samples, len(train))))
-    return DatasetDict(train=train, validation=splits["validation"], test=splits["test"])
-
-
-def load_held_out(args: EvaluateArguments) -> tuple[Dataset, str]:
-    """
-    Load the texts that a model is evaluated on.
-
-    Args:
-        args (`EvaluateArguments`): Names the dataset, its split and column, the rows to keep and how many texts.
-
-    Returns:
-        `tuple`: the texts, as a column `text` or with their prompts or ids as they are, and the name of their split: the
-        one asked for, or else `test`, or else `validation`, or else the only one.
-
-    Raises:
-        OSError: If the dataset cannot be had.
-        ValueError: If the split, the column or the row filter do not fit it.
-    """
-    dataset = load_texts(args.dataset_name, args.dataset_config, args.split, args.dataset_revision)
-    split = args.split
-    if split is None:
-        names = list(dataset)
-        split = next((name for name in ("test", "validation", *names[: len(names) == 1]) if name in dataset), None)
-        if split is None:
-            raise ValueError(
-                f"`{args.dataset_name}` has the splits {', '.join(names)}, and neither `test` nor `validation`. Pass one "
-                "that the model was not trained on by `--split`."
-            )
-        if len(names) == 1 and split not in ("test", "validation"):
-            logger.warning(
-                f"`{args.dataset_name}` has one split, `{split}`, which is taken. The figures mean something only if the "
-                f"model was not trained on it. Pass `--split {split}` to silence this."
-            )
-        dataset = dataset[split]
-    columns = set(dataset.column_names)
-    if args.text_column in columns and not ({"prompt", "completion"} <= columns or "messages" in columns):
-        dataset = _only_texts(dataset, args)
-    else:
-        dataset = _kept_rows(dataset, args.keep_rows)
-    if args.max_samples is not None:
-        dataset = dataset.shuffle(seed=args.seed).select(range(min(args.max_samples, len(dataset))))
-    return dataset, split
-
-
-def _kept_rows(dataset: Dataset, keep_rows: str | None) -> Dataset:
-    if keep_rows is None:
-        return dataset
-    column, separator, value = keep_rows.partition("=")
-    if not separator or column not in dataset.column_names:
-        raise ValueError(
-            f"`--keep_rows` must be COLUMN=VALUE with one of the columns {dataset.column_names}; got {keep_rows!r}."
-        )
-    return dataset.filter(_HasValue(column, value))
-
-
-def _only_texts(dataset: Dataset, args: TextRecipeArguments | EvaluateArguments) -> Dataset:
-    dataset = _kept_rows(dataset, args.keep_rows)
-    dataset = dataset.select_columns([args.text_column])
-    if args.text_column != "text":
-        dataset = dataset.rename_column(args.text_column, "text")
-    if args.split_paragraphs:
-        dataset = dataset.map(_paragraphs, batched=True)
-    return dataset.filter(_is_not_blank)
-
-
-def _paragraphs(batch: dict[str, list[str]]) -> dict[str, list[str]]:
-    return {"text": [line.strip() for text in batch["text"] for line in (text or "").splitlines()]}
-
-
-@dataclass(frozen=True)
-class _HasValue:
-    column: str
-    value: str
-
-    def __call__(self, row: dict[str, Any]) -> bool:
-        return str(row[self.column]) == self.value
-
-
-def _is_not_blank(row: dict[str, Any]) -> bool:
-    return bool(row["text"] and row["text"].strip())
 
 
 @dataclass
@@ -204,7 +83,7 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
     Args:
         args (`TextRecipeArguments`): Names, or sizes.
         config (`SeqGANConfig`): Arguments of loading.
-        texts (`Dataset`): The training texts, column `text`.
+        texts (`Dataset`): The training texts.
 
     Returns:
         `Networks`
@@ -224,7 +103,7 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
             load_tokenizer(other_name),
             loading,
         )
-    tokenizer = train_tokenizer(texts["text"], args.vocab_size)
+    tokenizer = train_tokenizer(all_strings(texts), args.vocab_size)
     special = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -296,7 +175,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     Args:
         args (`TextRecipeArguments`): Settings of the first stage and of the report.
         config (`SeqGANConfig`): Settings of the game.
-        splits (`DatasetDict`): From [`load_splits`].
+        splits (`DatasetDict`): From `load_splits`.
         networks (`Networks`): From [`load_networks`].
 
     Returns:

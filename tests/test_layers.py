@@ -18,12 +18,13 @@ PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"arguments", "masking", "completions", "losses", "config", "hub", "metering", "states", "models", "metrics"},
     {"data", "generation", "discriminator", "loading"},
-    {"rollout", "oracle", "streams"},
+    {"rollout", "oracle", "streams", "corpora"},
     {"rewards"},
-    {"callbacks", "progress", "evaluation", "plots", "pretraining"},
+    {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"pair"},
     {"trainer"},
     {"recipe"},
+    {"cli"},
 ]
 # Two that stand on their neighbour: masks carry the ground floor, and both stages report held-out NLL alike.
 SAME_FLOOR = {("losses", "masking"), ("completions", "masking"), ("pretraining", "evaluation")}

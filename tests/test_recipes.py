@@ -12,8 +12,6 @@ from conftest import SENTENCES
 from transformers import AutoModelForCausalLM
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from seqgan_hf.arguments import TextRecipeArguments
-from seqgan_hf.recipe import load_splits
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,43 +66,6 @@ def test_the_synthetic_recipe_reports_both_likelihoods(quick, tmp_path, capsys):
     assert all(5 < stage[name] < 12 for stage in stages.values() for name in ("NLL_oracle", "NLL_test"))
     assert stages["MLE, temperature 0.75"]["NLL_oracle"] < stages["MLE"]["NLL_oracle"]
     assert "NLL_oracle" in capsys.readouterr().out
-
-
-def arguments(path, **kwargs):
-    return TextRecipeArguments(dataset_name=str(path), **kwargs)
-
-
-def test_missing_splits_are_cut_from_the_training_texts_without_overlap(tmp_path):
-    (tmp_path / "speech.txt").write_text("\n".join(f"text {i}" for i in range(50)) + "\n\n   \n")
-    splits = load_splits(arguments(tmp_path / "speech.txt"), seed=1)
-    assert {name: len(split) for name, split in splits.items()} == {"train": 40, "validation": 5, "test": 5}
-    assert len({text for split in splits.values() for text in split["text"]}) == 50
-
-
-def test_rows_and_columns_are_chosen(tmp_path):
-    rows = [{"potus": "A" if i % 2 else "B", "speech": f"text {i}"} for i in range(60)]
-    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    splits = load_splits(
-        arguments(tmp_path / "s.jsonl", text_column="speech", keep_rows="potus=A", max_samples=7), seed=1
-    )
-    assert len(splits["train"]) == 7
-    assert all(int(text.split()[1]) % 2 for split in splits.values() for text in split["text"])
-
-
-def test_whole_speeches_are_split_into_paragraphs(tmp_path):
-    rows = [{"text": "\n\n".join(f"speech {i} paragraph {j}" for j in range(4))} for i in range(5)]
-    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    splits = load_splits(arguments(tmp_path / "s.jsonl", split_paragraphs=True), seed=1)
-    assert sum(map(len, splits.values())) == 20
-
-
-def test_a_wrong_column_or_filter_is_refused(tmp_path):
-    (tmp_path / "s.jsonl").write_text('{"speech": "a"}\n{"speech": "b"}\n')
-    message = "needs a split `train` with the column `text`; got splits ['train'] and columns ['speech']."
-    with pytest.raises(ValueError, match=re.escape(message)):
-        load_splits(arguments(tmp_path / "s.jsonl"), seed=1)
-    with pytest.raises(ValueError, match=re.escape("`--keep_rows` must be COLUMN=VALUE with one of the columns")):
-        load_splits(arguments(tmp_path / "s.jsonl", text_column="speech", keep_rows="potus=A"), seed=1)
 
 
 def test_the_readmes_python_fine_tunes_the_readers_model(tokenizer, tmp_path, monkeypatch):
