@@ -5,7 +5,15 @@ from setuptools import find_packages, setup
 extras = {
     "peft": ["peft>=0.18"],
     "plots": ["matplotlib>=3.8"],
-    "test": ["pytest>=8", "nltk>=3.9", "sacrebleu>=2.4", "scipy>=1.11", "peft>=0.18", "matplotlib>=3.8"],
+    "test": [
+        "pytest>=8",
+        "nltk>=3.9",
+        "sacrebleu>=2.4",
+        "scipy>=1.11",
+        "peft>=0.18",
+        "matplotlib>=3.8",
+        "markdown-it-py[linkify]>=3",
+    ],
 }
 extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]
 

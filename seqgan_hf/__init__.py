@@ -1,6 +1,8 @@
 """Adversarial fine-tuning of causal language models: SeqGAN for the Hugging Face stack."""
 
 from .config import SeqGANConfig, parse_config
+from .hub import PushError
+from .loading import merge_adapter
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .pretraining import pretrain_generator
 from .trainer import SeqGANTrainer
@@ -10,10 +12,12 @@ __version__ = "0.1.0"
 __all__ = [
     "LSTMConfig",
     "LSTMForCausalLM",
+    "PushError",
     "SeqGANConfig",
     "SeqGANTrainer",
     "TextCNNConfig",
     "TextCNNForSequenceClassification",
+    "merge_adapter",
     "parse_config",
     "pretrain_generator",
 ]

@@ -339,11 +339,11 @@ def complete_prompts(
     Raises:
         ValueError: If a prompt and a completion are more than the model reads at once.
     """
-    longest, limit = max(map(len, prompts)), context_length(model)
-    if limit is not None and longest + text_format.max_completion_length > limit:
+    longest, room, limit = max(map(len, prompts)), text_format.max_completion_length, context_length(model)
+    if limit is not None and longest + room > limit:
         raise ValueError(
-            f"A prompt of {longest} tokens and up to {text_format.max_completion_length} of completion are more than the "
-            f"{limit} that the generator reads. Lower `max_completion_length` or shorten the prompt."
+            f"A prompt of {longest} and up to {room} more tokens do not fit into the {limit} that the generator reads. "
+            "Lower `max_completion_length` or shorten the prompt."
         )
     config = sampling_config(text_format, temperature)
     rows = [{"prompt_ids": prompt, "completion_ids": []} for prompt in prompts]
@@ -474,8 +474,8 @@ def evaluation_table(report: Mapping[str, Any]) -> str:
         report (`Mapping`): From [`evaluate_generator`].
 
     Returns:
-        `str`: two lines on the held-out texts, and a table of the sweep: NLL of these texts, and of the samples BLEU, mean
-        length, and the shares that ended, are distinct, and are copied from the held-out texts. The real texts come last.
+        `str`: two lines on the held-out texts, and a table of the sweep: NLL of these texts; of the samples BLEU, mean
+        length, and the shares that end, are distinct, and are copied from these texts. The real texts come last.
     """
     held_out, sweep = report["held_out"], report["sweep"]
     per_byte = f", {held_out['nll_per_byte']:.4f} nats per byte" if "nll_per_byte" in held_out else ""

@@ -119,11 +119,11 @@ class BackgroundPushes:
 
     def __init__(self, token: str | None = None) -> None:
         self._api = HfApi(library_name="seqgan_hf", token=token)
-        self._jobs: list[tuple[str, str, Future[CommitInfo]]] = []
+        self._jobs: list[tuple[str, str, Path, Future[CommitInfo]]] = []
 
     def is_done(self) -> bool:
         """Return whether no upload is under way."""
-        return all(job.done() for _, _, job in self._jobs)
+        return all(job.done() for *_, job in self._jobs)
 
     def upload(
         self, model_id: str, folder: Path, what: str, revision: str | None, token: str | None = None
@@ -164,8 +164,9 @@ class BackgroundPushes:
         job = self._api.upload_folder(
             repo_id=model_id, folder_path=folder, commit_message=what, revision=revision, run_as_future=True
         )
+        # At once: its links keep deleted checkpoints on the disk.
         job.add_done_callback(lambda _: shutil.rmtree(folder, ignore_errors=True))
-        self._jobs.append((model_id, what, job))
+        self._jobs.append((model_id, what, folder, job))
 
     def failures(self, again: str) -> list[str]:
         """
@@ -178,11 +179,13 @@ class BackgroundPushes:
             `list[str]`: a sentence for each.
         """
         said = []
-        for model_id, what, job in self._jobs:
+        for model_id, what, _, job in self._jobs:
             try:
                 result_of_push(job, what, model_id, again)
             except PushError as error:
                 said.append(str(error))
+        for _, _, folder, _ in self._jobs:
+            shutil.rmtree(folder.parent, ignore_errors=True)
         self._jobs.clear()
         return said
 

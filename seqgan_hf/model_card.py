@@ -46,7 +46,7 @@ class NetworkFacts:
     Args:
         architecture (`str`): Its class, such as `GPT2LMHeadModel`.
         base_model (`str`, *optional*): Hub id (or path, which is not shown) of the model that it was made from. `None`:
-            made from scratch.
+            of none on the Hub, but from scratch or from a local model.
         needs_remote_code (`bool`): Whether its code is in the repository, so that `trust_remote_code=True` is needed.
     """
 
@@ -73,6 +73,7 @@ class CardFacts:
         discriminator_reads_ids (`bool`): Whether it reads the generator's token ids, or text by a tokenizer of its own.
         discriminator_reads_prompt (`bool`): Whether it reads the prompt before the completion.
         is_adapter (`bool`): Whether the generator's files are those of a PEFT adapter alone.
+        discriminator_is_adapter (`bool`): Whether the discriminator's are.
         dataset (`str`, *optional*): `owner/name` on the Hub, or a description that may be public.
         dataset_config, dataset_split, dataset_revision (`str`, *optional*): Of the texts that `stages` were measured on.
         settings (`Mapping`): The game's, by field name. Paths, names and arguments of loading are left out.
@@ -106,6 +107,7 @@ class CardFacts:
     discriminator_reads_ids: bool = False
     discriminator_reads_prompt: bool = False
     is_adapter: bool = False
+    discriminator_is_adapter: bool = False
     dataset: str | None = None
     dataset_config: str | None = None
     dataset_split: str | None = None
@@ -242,7 +244,7 @@ def _text(text: str) -> str:
 
 
 def _origin(network: NetworkFacts) -> str:
-    return "scratch" if network.base_model is None else _reference(network.base_model) or "a local model"
+    return "no model on the Hub" if network.base_model is None else _reference(network.base_model) or "a local model"
 
 
 def _reference(name: str | None, kind: str = "") -> str | None:
@@ -279,6 +281,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
     if not _is_hub_id(base_model, needs_owner=False):
         base_model = None
     relation = "adapter" if facts.is_adapter else "finetune"
+    results = _results(facts)
     languages = [facts.language] if isinstance(facts.language, str) else facts.language or []
     return ModelCardData(
         language=[_visible(language) for language in languages] or None,
@@ -289,8 +292,8 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         base_model=None if base_model is None else [base_model],
         base_model_relation=None if base_model is None else relation,
         datasets=[facts.dataset] if facts.dataset and _is_hub_id(facts.dataset, needs_owner=True) else None,
-        model_name=_visible(facts.model_id).rsplit("/", 1)[-1],
-        eval_results=_results(facts) or None,
+        model_name=_visible(facts.model_id).rsplit("/", 1)[-1] if results else None,
+        eval_results=results or None,
     )
 
 

@@ -247,6 +247,7 @@ class PairTrainer(Trainer):
             "discriminator_reads_ids": game.processing_class is None,
             "discriminator_reads_prompt": game.reads_prompt,
             "is_adapter": is_adapter,
+            "discriminator_is_adapter": _is_adapter(game.model),
             "settings": game_settings(self.args),
             "num_updates": self.state.global_step,
             "num_sets": self._sets_played,
