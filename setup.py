@@ -13,6 +13,7 @@ extras = {
         "peft>=0.18",
         "matplotlib>=3.8",
         "markdown-it-py[linkify]>=3",
+        "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }
 extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]

@@ -193,7 +193,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         processing_class=networks.tokenizer,
         discriminator_processing_class=networks.discriminator_tokenizer,
     )
-    trainer.card |= what_the_card_says(args)
+    trainer.card |= what_the_card_says(args, config)
     test = list(prepare_dataset(splits["test"], trainer.processing_class, trainer.text_format, "test_dataset"))
     stages = {"MLE": measure(trainer, test, args.num_test_samples)[0]}
     rival = f"MLE, temperature {args.rival_temperature}"
@@ -211,17 +211,23 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     return report
 
 
-def what_the_card_says(args: TextRecipeArguments) -> dict[str, Any]:
+def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig) -> dict[str, Any]:
     """
     Return what a recipe knows for the card of its pair, and may be public: no path of this machine.
 
     Args:
         args (`TextRecipeArguments`): Names the dataset and the generator.
+        config (`SeqGANConfig`): Settings of the game.
 
     Returns:
         `dict`: by the names of [`CardFacts`].
     """
-    said: dict[str, Any] = {"dataset_split": "test"}
+    first_stage = {option.name: option for option in dataclasses.fields(args) if option.name.startswith("mle_")}
+    said: dict[str, Any] = {
+        "dataset_split": "test",
+        "settings": game_settings(config) | {name: getattr(args, name) for name in first_stage},
+        "defaults": {name: option.default for name, option in first_stage.items()},
+    }
     if args.sample:
         said["dataset"] = "420 sentences that come with seqgan_hf"
     elif "://" in args.dataset_name:

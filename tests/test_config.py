@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
@@ -98,3 +99,28 @@ def test_recipes_are_short():
     for recipe in RECIPES.glob("*.py"):
         lines = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.strip()]
         assert len(lines) < 80, recipe.name
+
+
+def test_no_secret_is_among_the_settings_that_are_written_down(tmp_path):
+    kwargs = {"token": "hf_secret", "revision": "main", "deeper": {"api_key": "hf_secret"}}
+    config = SeqGANConfig(output_dir=str(tmp_path), hub_token="hf_secret", model_init_kwargs=kwargs)
+    assert "hf_secret" not in config.to_json_string()
+    assert config.to_dict()["model_init_kwargs"] == {
+        "token": "<TOKEN>", "revision": "main", "deeper": {"api_key": "<API_KEY>"},
+    }  # fmt: skip
+    assert config.init_kwargs("model")["token"] == "hf_secret"
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations(path):
+    kinds = {
+        "cpu": "NO",
+        "single_gpu": "NO",
+        "ddp": "MULTI_GPU",
+        "fsdp2": "FSDP",
+        "zero2": "DEEPSPEED",
+        "zero3": "DEEPSPEED",
+    }
+    config = load_config_from_file(str(path))
+    assert config.distributed_type == kinds[path.stem]
+    assert (config.num_processes > 1) == (config.distributed_type != "NO")

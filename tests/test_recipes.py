@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SENTENCES
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from seqgan_hf.arguments import TextRecipeArguments
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,6 +74,69 @@ def test_the_synthetic_recipe_reports_both_likelihoods(quick, tmp_path, capsys):
     assert all(5 < stage[name] < 12 for stage in stages.values() for name in ("NLL_oracle", "NLL_test"))
     assert stages["MLE, temperature 0.75"]["NLL_oracle"] < stages["MLE"]["NLL_oracle"]
     assert "NLL_oracle" in capsys.readouterr().out
+
+
+def saved_networks(folder, tokenizer, **llama):
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    # On a CPU, bitsandbytes needs widths that are multiples of its blocks of 64.
+    widths = {"hidden_size": 64, "intermediate_size": 128}
+    for name, network in {
+        "llama": LlamaForCausalLM(LlamaConfig(**sizes, **special, **widths)),
+        "bert": BertForSequenceClassification(BertConfig(**sizes, **widths, pad_token_id=tokenizer.pad_token_id)),
+    }.items():
+        network.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    (folder / "texts.txt").write_text("\n".join(SENTENCES * 6))
+    names = {"dataset_name": "texts.txt", "model_name_or_path": "llama", "discriminator_name_or_path": "bert"}
+    return [part for name, value in names.items() for part in (f"--{name}", str(folder / value))]
+
+
+@pytest.mark.parametrize("precision", [[], ["--load_in_4bit"]], ids=["full", "4bit"])
+def test_a_recipe_trains_adapters_through_both_stages(precision, quick, tokenizer, tmp_path, capsys):
+    if precision:
+        pytest.importorskip("bitsandbytes")
+    flags = [
+        "--use_peft",
+        "--discriminator_use_peft",
+        "--lora_r",
+        "2",
+        "--beta",
+        "0.1",
+        "--max_completion_length",
+        "8",
+    ]
+    recipe("obama_speech")([*saved_networks(tmp_path, tokenizer), *flags, *precision, *quick, "--bf16", "false"])
+    weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
+    assert weights == {"adapter_model.safetensors"}
+    assert (tmp_path / "run" / "discriminator" / "adapter_model.safetensors").is_file()
+    trained, first = (load_file(tmp_path / "run" / place / "adapter_model.safetensors") for place in ("", "mle"))
+    assert any(not torch.equal(trained[name], first[name]) for name in first)
+    stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
+    assert set(stages) == {"MLE", "MLE, temperature 0.75", "SeqGAN"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"from_scratch": True, "use_peft": True},
+            "`from_scratch` makes new networks, and an adapter needs one that was trained. Leave out `use_peft`",
+        ),
+        (
+            {"load_in_4bit": True},
+            "`load_in_4bit` freezes the generator, so there must be an adapter: add `--use_peft`.",
+        ),
+    ],
+)
+def test_adapters_of_nothing_are_refused(flags, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TextRecipeArguments(dataset_name="x", **flags)
 
 
 def test_the_readmes_python_fine_tunes_the_readers_model(tokenizer, tmp_path, monkeypatch):
