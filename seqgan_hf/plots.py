@@ -1,8 +1,13 @@
 """Pictures of a run, for whoever would rather look than read. Needs matplotlib: the extra `plots`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_STATE_NAME = "trainer_state.json"
+_RUN_STYLES = ("-", "--", ":", "-.")
+_BLEU = {"bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4"}
 
 # Title and unit of each panel, and its curves: log key -> legend.
 _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -40,26 +45,161 @@ def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: str | P
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'.") from error
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    return plot_runs({"": log_history}, path)
+
+
+def plot_runs(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path:
+    """
+    Draw the learning curves of several runs over each other: a colour for each curve, a line style for each run.
+
+    Args:
+        histories (`Mapping`): For each run's name its `log_history`.
+        path (`str` or `Path`): The PNG file to write.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ValueError: If there are more runs than line styles, four.
+        ImportError: If matplotlib is not installed.
+    """
+    if len(histories) > len(_RUN_STYLES):
+        raise ValueError(f"One picture holds {len(_RUN_STYLES)} runs at most; got {len(histories)}.")
+    figure = _new_figure(figsize=(11, 7))
+    styles = dict(zip(histories, _RUN_STYLES, strict=False))
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        for key, label in curves.items():
-            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker=".", label=label)
-        if "reward/mean" in curves:
-            _band(axes, log_history)
+        for index, (key, label) in enumerate(curves.items()):
+            for name, log_history in histories.items():
+                points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+                if points:
+                    axes.plot(*zip(*points, strict=True), marker=".", color=f"C{index}", linestyle=styles[name])
+            if any(key in entry for log_history in histories.values() for entry in log_history):
+                axes.plot([], [], marker=".", color=f"C{index}", label=label)  # for the legend, in any run's style
+        if "reward/mean" in curves and len(histories) == 1:
+            _band(axes, *histories.values())
         if "discriminator/held_out_auc" in curves:
             axes.axhline(0.5, color="grey", linestyle=":", label="chance")
             axes.set_ylim(0, 1)
         axes.set(title=title, xlabel="updates of the generator")
         if axes.lines:
             axes.legend(fontsize="small")
+    if len(histories) > 1:
+        handles = [figure.axes[0].plot([], [], color="black", linestyle=style)[0] for style in styles.values()]
+        figure.legend(handles, styles, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
     return Path(path)
+
+
+def read_log_history(run: str | Path) -> list[dict[str, Any]]:
+    """
+    Read what a run has logged.
+
+    Args:
+        run (`str` or `Path`): Its `output_dir`, a checkpoint, or a `trainer_state.json`. In an `output_dir` without that
+            file the last checkpoint has it.
+
+    Returns:
+        `list[dict]`: one entry a log, each with its `step`.
+
+    Raises:
+        ValueError: If there is no such file, or nothing in it that [`plot_learning_curves`] draws.
+    """
+    state = _find_state(Path(run))
+    try:
+        history = json.loads(state.read_text(encoding="utf-8"))["log_history"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{state} is not the state of a Trainer: it lacks `log_history`.") from error
+    drawn = {key for _, curves in _PANELS for key in curves}
+    if not any(drawn & set(entry) for entry in history):
+        raise ValueError(
+            f"There is nothing to plot in {state}: its {len(history)} logs have none of the curves. A run logs every "
+            "`logging_steps` updates of the generator."
+        )
+    return history
+
+
+def _find_state(run: Path) -> Path:
+    """Return the `trainer_state.json` that a path stands for."""
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise ValueError(f"There is no run {run}. Pass its output_dir, a checkpoint, or a {_STATE_NAME}.")
+    if (run / _STATE_NAME).is_file():
+        return run / _STATE_NAME
+    checkpoints = {
+        int(state.parent.name.removeprefix("checkpoint-")): state
+        for state in run.glob(f"checkpoint-*/{_STATE_NAME}")
+        if state.parent.name.removeprefix("checkpoint-").isdecimal()
+    }
+    if not checkpoints:
+        raise ValueError(
+            f"There is nothing to plot in {run}: neither it nor a checkpoint in it has a {_STATE_NAME}. Pass the "
+            "output_dir of a run that was saved."
+        )
+    return checkpoints[max(checkpoints)]
+
+
+def plot_temperature_sweep(sweep: Sequence[Mapping[str, float]], path: str | Path, title: str = "") -> Path:
+    """
+    Draw quality against held-out likelihood, one point a temperature, and both over the temperature.
+
+    Args:
+        sweep (`Sequence[Mapping]`): From [`~seqgan_hf.evaluation.temperature_sweep`].
+        path (`str` or `Path`): The PNG file to write.
+        title (`str`): Above the picture, such as the model's name.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure = _new_figure(figsize=(11, 6))
+    figure.suptitle(title, wrap=True)
+    panels = figure.subplot_mosaic([["trade", "nll"], ["trade", "bleu"]], width_ratios=[3, 2])
+    temperatures = [point["temperature"] for point in sweep]
+    nll = [point["nll"] for point in sweep]
+    models = [point for point in sweep if point["temperature"] == 1]
+    star = {"marker": "*", "markersize": 15, "linestyle": "", "markeredgecolor": "black", "zorder": 3}
+    for index, (key, label) in enumerate(_BLEU.items()):
+        bleu = [point[key] for point in sweep]
+        for axes, x, where in ((panels["trade"], nll, "nll"), (panels["bleu"], temperatures, "temperature")):
+            axes.plot(x, bleu, marker="o", color=f"C{index}", label=label)
+            axes.plot([model[where] for model in models], [model[key] for model in models], color=f"C{index}", **star)
+    panels["nll"].plot(temperatures, nll, marker="o", color="dimgrey")
+    panels["nll"].plot([1] * len(models), [model["nll"] for model in models], color="dimgrey", **star)
+    turn = min(sweep, key=lambda point: point["nll"])["temperature"]
+    for point in sweep:
+        # The curve turns back where NLL is lowest: to the left of it, and outside its two arms, is room for labels.
+        side = (point["temperature"] < turn) - (point["temperature"] > turn)
+        panels["trade"].annotate(
+            f"T = {point['temperature']:g}", (point["nll"], point["bleu2"]), (-10, 8 * side), fontsize="small",
+            textcoords="offset points", ha="right", va="center",
+        )  # fmt: skip
+    panels["trade"].margins(x=0.15)
+    panels["trade"].set(
+        title="Samples against likelihood: up and to the left is better",
+        xlabel="held-out NLL, nats per token (lower is better)",
+        ylabel="BLEU of samples (higher is better)",
+    )
+    panels["nll"].set(title="Held-out NLL, nats per token")
+    panels["bleu"].set(title="BLEU of samples", xlabel="temperature T")
+    panels["trade"].plot([], [], color="white", **star, label="T = 1, the model itself")
+    figure.legend(*panels["trade"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for name, axes in panels.items():
+        axes.grid(alpha=0.3)
+        if name != "nll":
+            axes.set_ylim(bottom=0)
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def _new_figure(figsize: tuple[float, float]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'.") from error
+    return Figure(figsize=figsize, layout="constrained")
 
 
 def _band(axes: Any, log_history: Sequence[Mapping[str, Any]]) -> None:

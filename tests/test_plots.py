@@ -1,6 +1,11 @@
+import json
+import re
 import struct
+import sys
 
-from seqgan_hf.plots import plot_learning_curves
+import pytest
+
+from seqgan_hf.plots import plot_learning_curves, plot_runs, plot_temperature_sweep, read_log_history
 
 
 def entry(step):
@@ -10,12 +15,81 @@ def entry(step):
     }  # fmt: skip
 
 
+def size_of(png):
+    content = png.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+def save_state(folder, history):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    return folder / "trainer_state.json"
+
+
 def test_learning_curves_become_a_png(tmp_path):
     history = [entry(1), entry(2), {"step": 2, "eval_nll": 4.0}, {"step": 2, "train_runtime": 3.0}]
-    content = plot_learning_curves(history, tmp_path / "curves.png").read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", content[16:24]) == (1320, 840)
+    assert size_of(plot_learning_curves(history, tmp_path / "curves.png")) == (1320, 840)
 
 
 def test_an_empty_log_is_drawn_empty(tmp_path):
     assert plot_learning_curves([], tmp_path / "curves.png").is_file()
+
+
+def test_up_to_four_runs_lie_over_each_other(tmp_path):
+    histories = {f"run {index}": [entry(step) for step in range(index, 5)] for index in range(5)}
+    four = dict(list(histories.items())[:4])
+    assert size_of(plot_runs(four, tmp_path / "four.png")) == (1320, 840)
+    with pytest.raises(ValueError, match=re.escape("One picture holds 4 runs at most; got 5.")):
+        plot_runs(histories, tmp_path / "five.png")
+
+
+def test_a_log_is_read_from_a_run_its_last_checkpoint_or_the_file(tmp_path):
+    for step in (9, 10):
+        file = save_state(tmp_path / f"checkpoint-{step}", [entry(step)])
+    (tmp_path / "checkpoint-best").mkdir()
+    assert read_log_history(file) == read_log_history(str(file.parent)) == [entry(10)]
+    assert read_log_history(tmp_path) == [entry(10)]  # and not 9, the last in the alphabet
+    save_state(tmp_path, [entry(11)])
+    assert read_log_history(tmp_path) == [entry(11)]
+
+
+def test_what_cannot_be_plotted_is_said(tmp_path):
+    def refused(run, message):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            read_log_history(run)
+
+    nowhere = tmp_path / "nowhere"
+    refused(nowhere, f"There is no run {nowhere}. Pass its output_dir, a checkpoint, or a trainer_state.json.")
+    refused(
+        tmp_path,
+        f"There is nothing to plot in {tmp_path}: neither it nor a checkpoint in it has a trainer_state.json. Pass the "
+        "output_dir of a run that was saved.",
+    )
+    state = save_state(tmp_path, [{"step": 1, "train_runtime": 2.0}])
+    refused(
+        tmp_path,
+        f"There is nothing to plot in {state}: its 1 logs have none of the curves. A run logs every `logging_steps` "
+        "updates of the generator.",
+    )
+    for content in ("{", "[]", "{}"):
+        state.write_text(content)
+        refused(state, f"{state} is not the state of a Trainer: it lacks `log_history`.")
+
+
+@pytest.mark.parametrize("temperatures", [[0.7, 1.0, 1.3], [1.0]])
+def test_a_sweep_becomes_a_png(temperatures, tmp_path):
+    sweep = [
+        {"temperature": t, "nll": 4 + (t - 1) ** 2, "bleu2": 0.9 / t, "bleu3": 0.5 / t, "bleu4": 0.0}
+        for t in temperatures
+    ]
+    assert size_of(plot_temperature_sweep(sweep, tmp_path / "sweep.png", "a model")) == (1320, 720)
+
+
+def test_pictures_without_matplotlib_say_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = "Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'."
+    with pytest.raises(ImportError, match=re.escape(message)):
+        plot_learning_curves([entry(1)], tmp_path / "curves.png")
+    with pytest.raises(ImportError, match=re.escape(message)):
+        plot_temperature_sweep([], tmp_path / "sweep.png")

@@ -1,0 +1,194 @@
+"""
+Settings, learning curves, samples and evaluation, from the command line.
+
+  seqgan-hf config [NAME ...]                      print the settings of a run, as a commented YAML file
+  seqgan-hf plot RUN [RUN ...] [-o FILE]           draw the learning curves of a run, or of several
+  seqgan-hf sample MODEL [-n 20]                   write texts with any causal language model
+  seqgan-hf evaluate MODEL --dataset_name TEXTS    measure held-out likelihood and BLEU over the temperature
+
+Each has a --help of its own.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import is_matplotlib_available
+
+from .arguments import EvaluateArguments, SampleArguments
+from .completions import decode_ids
+from .config import parse_config, settings_as_yaml
+from .corpora import load_held_out
+from .data import TextFormat
+from .evaluation import (
+    complete_prompts,
+    encode_prompt,
+    evaluate_generator,
+    evaluation_table,
+    load_saved_discriminator,
+    samples_table,
+    score_texts,
+    write_samples,
+)
+from .loading import find_tokenizer, load_generator
+from .pair import DISCRIMINATOR_FOLDER
+from .plots import plot_runs, plot_temperature_sweep, read_log_history
+
+_CONFIG_HELP = """\
+Print the settings of a run as a YAML file: each with its description, its choices and its default.
+
+  seqgan-hf config > run.yaml
+  python recipes/obama_speech.py run.yaml --dataset_name speeches.txt
+"""
+_PLOT_HELP = """\
+Draw the learning curves of a run: rewards, the discriminator's verdicts, the generator, and where the time goes.
+Several runs lie over each other, at most four.
+"""
+_SAMPLE_HELP = """\
+Write texts with any causal language model, trained here or not, by plain sampling. If a discriminator was saved with
+it, P(real), the discriminator's verdict, stands beside each text. MODEL is a Hub id or a path.
+
+  seqgan-hf sample gpt2-seqgan -n 20 --temperature 0.9
+  seqgan-hf sample gpt2-seqgan -n 1000 --output texts.jsonl
+"""
+_EVALUATE_HELP = """\
+Measure a causal language model on texts that it was not trained on: their likelihood, and BLEU, length and variety of
+its samples, at several softmax temperatures. A gain that a lower temperature of the model before training gives, too,
+is none. MODEL is a Hub id or a path. Prints a table; writes evaluation.json and sweep.png. In the table, NLL is that of
+the real texts; the rest is of the samples: BLEU against the real texts, mean length, and how many end, are distinct,
+and are copied word for word from the real texts.
+
+  seqgan-hf evaluate gpt2-seqgan --dataset_name speeches/ --output_dir gpt2-seqgan/evaluation
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """
+    Run a command of `seqgan-hf`.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): The command and its arguments; `sys.argv[1:]` by default.
+
+    Raises:
+        SystemExit: With code 1 after an expected error, told in a sentence on stderr; with code 2 and the usage where
+            the command line cannot be parsed.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser("seqgan-hf", __doc__, usage="seqgan-hf COMMAND ...")
+    parser.add_argument("command", choices=_COMMANDS, help=argparse.SUPPRESS)
+    command = parser.parse_args(argv[:1]).command
+    try:
+        _COMMANDS[command](argv[1:])
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        parser.exit(1, f"seqgan-hf {command}: {error}\n")
+
+
+def _parser(prog: str, description: str | None, usage: str | None = None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog, usage, description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def _config(argv: list[str]) -> None:
+    parser = _parser("seqgan-hf config", _CONFIG_HELP)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="print these settings alone")
+    print(settings_as_yaml(parser.parse_args(argv).names), end="")
+
+
+def _plot(argv: list[str]) -> None:
+    parser = _parser("seqgan-hf plot", _PLOT_HELP)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="an output_dir, a checkpoint or a trainer_state.json")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="the PNG file; by default curves.png, beside what is drawn if that is one run",
+    )
+    args = parser.parse_args(argv)
+    histories = {run: read_log_history(run) for run in args.runs}
+    run = Path(args.runs[0])
+    folder = Path() if len(histories) > 1 else run if run.is_dir() else run.parent
+    output = args.output or folder / "curves.png"
+    print(f"Learning curves: {plot_runs(histories, output)}")
+
+
+def _sample(argv: list[str]) -> None:
+    name, args = _parse("sample", argv, SampleArguments, _SAMPLE_HELP)
+    model, tokenizer, hub = _load(name, args)
+    text_format = TextFormat.from_model(model, tokenizer, args.max_completion_length)
+    judge, has_prompt = None, args.prompt is not None
+    if args.scores:
+        judge = load_saved_discriminator(name, DISCRIMINATOR_FOLDER, model, tokenizer, text_format, has_prompt, **hub)
+    prompts = [encode_prompt(args.prompt, tokenizer, text_format)] * args.num_samples
+    texts = complete_prompts(model, prompts, text_format, args.seed, args.temperature, args.batch_size)
+    rows = [
+        {"prompt": args.prompt, "completion": text} if has_prompt else {"text": text}
+        for text in decode_ids(texts.completion_ids, texts.completion_mask, tokenizer)
+    ]
+    if judge is not None:
+        scores = score_texts(judge, texts, args.batch_size)
+        rows = [row | {"score": score} for row, score in zip(rows, scores, strict=True)]
+    if args.output is None:
+        print(samples_table(rows))
+    else:
+        print(f"{len(rows):,} texts: {write_samples(rows, args.output)}")
+
+
+def _evaluate(argv: list[str]) -> None:
+    name, args = _parse("evaluate", argv, EvaluateArguments, _EVALUATE_HELP)
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    texts, split = load_held_out(args)
+    model, tokenizer, _ = _load(name, args)
+    report = evaluate_generator(
+        model,
+        texts,
+        tokenizer,
+        args.max_completion_length,
+        args.temperatures,
+        args.num_samples,
+        args.batch_size,
+        args.seed,
+    )
+    settings = {"model": name, **dataclasses.asdict(args), "split": split}
+    kept = json.dumps({**report, "settings": settings}, indent=1, ensure_ascii=False)
+    (output_dir / "evaluation.json").write_text(kept, encoding="utf-8")
+    title = f"{name} on the split `{split}` of {args.dataset_name}"
+    print(f"{title}\n{evaluation_table(report)}")
+    drawn = "(pip install 'seqgan_hf[plots]' to have the sweep drawn)"
+    if is_matplotlib_available():
+        drawn = str(plot_temperature_sweep(report["sweep"], output_dir / "sweep.png", title))
+    print(f"\nReport: {output_dir / 'evaluation.json'}\nPicture: {drawn}")
+
+
+def _parse(command: str, argv: list[str], arguments: type, description: str) -> tuple[str, Any]:
+    """Read MODEL, which comes first, and the rest into a dataclass: flags, or a YAML file and flags over it."""
+    asks_for_help = argv[:1] in (["-h"], ["--help"])
+    if not asks_for_help and (not argv or argv[0].startswith("-")):
+        raise ValueError(f"MODEL comes first: seqgan-hf {command} MODEL [flags]. It is a Hub id or a path.")
+    name, rest = ("", argv) if asks_for_help else (argv[0], argv[1:])
+    (args,) = parse_config((arguments,), rest, description, prog=f"seqgan-hf {command} MODEL")
+    return name, args
+
+
+def _load(
+    name: str, args: SampleArguments | EvaluateArguments
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None, dict[str, Any]]:
+    """Load a model and its tokenizer, and return what else is to be told to whoever loads from the same place."""
+    hub: dict[str, Any] = {"trust_remote_code": args.trust_remote_code}
+    if args.revision is not None:
+        hub["revision"] = args.revision
+    model = load_generator(name, **hub).to(PartialState().device).eval()
+    return model, find_tokenizer(name, **hub), hub
+
+
+_COMMANDS = {"config": _config, "plot": _plot, "sample": _sample, "evaluate": _evaluate}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import BOS, EOS, PAD, SENTENCES, VOCAB_SIZE
+from datasets import Dataset
+
+from seqgan_hf import LSTMConfig, LSTMForCausalLM
+from seqgan_hf.completions import Completions, decode_ids
+from seqgan_hf.data import TextFormat, prepare_dataset
+from seqgan_hf.discriminator import Discriminator
+from seqgan_hf.evaluation import (
+    bleu_of_samples,
+    complete_prompts,
+    encode_prompt,
+    evaluate_generator,
+    evaluation_table,
+    length_metrics,
+    load_saved_discriminator,
+    mean_nll,
+    nll_at_temperatures,
+    samples_table,
+    score_texts,
+    token_nll,
+    variety_metrics,
+    write_samples,
+)
+from seqgan_hf.generation import sample_texts
+from seqgan_hf.loading import load_texts
+
+FORMAT = TextFormat(BOS, EOS, PAD, max_completion_length=6)
+# Ragged on both sides: prompts of 1 to 3 tokens, completions of 1 to 6.
+ROWS = [
+    {"prompt_ids": [BOS], "completion_ids": [5, 6, EOS]},
+    {"prompt_ids": [BOS, 7, 8], "completion_ids": [EOS]},
+    {"prompt_ids": [BOS, 9], "completion_ids": [3, 4, 5, 6, 7, 8]},
+]
+
+
+def lstm(**kwargs):
+    special = {"vocab_size": VOCAB_SIZE, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    return LSTMForCausalLM(LSTMConfig(**{**special, **kwargs})).eval()
+
+
+def writes_only(token, model):
+    """Make a model write one token, whatever came before."""
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()
+        model.lm_head.bias[token] = 50.0
+    return model
+
+
+@pytest.mark.parametrize("name", ["gpt2", "lstm"])
+def test_nll_is_the_mean_over_all_tokens_at_every_temperature_and_batch_size(name, tiny_model):
+    model, texts = tiny_model(name), Completions.collate(ROWS, PAD)
+    temperatures = [0.5, 1.0, 2.0]
+    one_by_one = nll_at_temperatures(model, ROWS, PAD, temperatures, batch_size=1)
+    by_token = token_nll(model, texts)
+    assert one_by_one[1] == pytest.approx(by_token.sum().item() / 10, rel=1e-5)  # 3 + 1 + 6 tokens
+    assert one_by_one == pytest.approx([mean_nll(model, texts, t) for t in temperatures], rel=1e-5)
+    assert one_by_one == pytest.approx(nll_at_temperatures(model, ROWS, PAD, temperatures, batch_size=2), rel=1e-5)
+
+
+def test_a_uniform_model_has_log_vocabulary_at_every_temperature():
+    model = lstm()
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()
+    nll = nll_at_temperatures(model, ROWS, PAD, [0.1, 1.0, 7.0])
+    assert nll == pytest.approx([math.log(VOCAB_SIZE)] * 3, rel=1e-5)
+
+
+def test_completions_depend_on_the_seed_alone(tiny_model):
+    model = tiny_model("gpt2")
+    before = torch.random.get_rng_state()
+    samples = complete_prompts(model, [[BOS]] * 7, FORMAT, seed=3, batch_size=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    at_once = sample_texts(model, FORMAT, 7, seed=3)
+    for tensor, other in zip(samples.tensors(), at_once.tensors(), strict=True):
+        assert torch.equal(tensor, other)
+    other_seed = complete_prompts(model, [[BOS]] * 7, FORMAT, seed=4, batch_size=2)
+    assert not torch.equal(samples.completion_ids, other_seed.completion_ids)
+
+
+def test_a_prompt_beyond_the_models_context_is_refused(tiny_model):
+    text_format = TextFormat(BOS, EOS, PAD, max_completion_length=62)
+    message = (
+        "A prompt of 3 and up to 62 more tokens do not fit into the 64 that the generator reads. Lower "
+        "`max_completion_length` or shorten the prompt."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        complete_prompts(tiny_model("gpt2"), [[BOS], [BOS, 3, 4]], text_format, seed=0)
+
+
+def test_a_model_that_writes_the_held_out_texts_scores_full_marks():
+    texts = Dataset.from_dict({"input_ids": [[5, 5, 5, 5], [5, 5, 5, 5]]})
+    model = writes_only(5, lstm(eos_token_id=None))
+    report = evaluate_generator(model, texts, None, 4, temperatures=[0.5], num_samples=8)
+    held_out, at_half, at_one = report["held_out"], *report["sweep"]
+    assert (at_half["temperature"], at_one["temperature"]) == (0.5, 1.0)
+    assert [at_one[f"bleu{order}"] for order in (2, 3, 4)] == [1.0, 1.0, 1.0]
+    assert at_one["nll"] == pytest.approx(0.0, abs=1e-6) and held_out["perplexity"] == pytest.approx(1.0, abs=1e-6)
+    assert (at_one["distinct_ratio"], at_one["duplicate_ratio"]) == (1 / 8, 1.0)
+    assert at_one["samples"] == ["5 5 5 5"] * 5
+    assert (held_out["texts"], held_out["tokens"], held_out["mean_length"]) == (2, 8, 4.0)
+    assert "nll_per_byte" not in held_out and "ended_ratio" not in held_out
+
+
+def test_likelihood_per_byte_counts_the_texts_as_cut(tokenizer):
+    model = lstm(
+        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+    )  # fmt: skip
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.bias.zero_()
+    tokenizer_of_bytes = tokenizer("é x", add_special_tokens=False)["input_ids"]
+    assert len(tokenizer_of_bytes) == 4  # é has two bytes
+    texts = Dataset.from_dict({"text": ["é x", "x", "éé x"]})
+    held_out = evaluate_generator(model, texts, tokenizer, 5, temperatures=[], num_samples=2)["held_out"]
+    # With EOS they have 5, 2 and 7 tokens; the last is cut to `éé x`'s first five, which are "éé ".
+    assert (held_out["tokens"], held_out["bytes"], held_out["texts"]) == (12, 4 + 1 + 5, 3)
+    assert held_out["cut_ratio"] == pytest.approx(1 / 3)
+    assert held_out["ended_ratio"] == pytest.approx(2 / 3)
+    assert held_out["nll"] == pytest.approx(math.log(len(tokenizer)), rel=1e-5)
+    assert held_out["nll_per_byte"] == pytest.approx(math.log(len(tokenizer)) * 12 / 10, rel=1e-5)
+
+
+def test_a_text_of_exactly_the_length_is_not_cut_where_there_is_no_eos():
+    texts = Dataset.from_dict({"input_ids": [[3, 4, 5], [3, 4, 5, 6], [3, 4, 5, 6, 7]]})
+    held_out = evaluate_generator(lstm(eos_token_id=None), texts, None, 4, [], num_samples=1)["held_out"]
+    assert (held_out["cut_ratio"], held_out["tokens"]) == (pytest.approx(1 / 3), 11)
+
+
+def test_prompts_of_the_held_out_texts_are_completed_and_not_measured(tokenizer, monkeypatch):
+    rows = {"prompt": SENTENCES[:4], "completion": SENTENCES[4:8]}
+    model = lstm(
+        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.7,
+    )  # fmt: skip
+    asked = []
+
+    def complete(model, prompts, *args):
+        asked.append(prompts)
+        return complete_prompts(model, prompts, *args)
+
+    monkeypatch.setattr("seqgan_hf.evaluation.complete_prompts", complete)
+    report = evaluate_generator(model, Dataset.from_dict(rows), tokenizer, 40, [], num_samples=6)
+    prompts = [tokenizer(text)["input_ids"] for text in SENTENCES[:4]]
+    assert asked == [[prompts[index] for index in (0, 0, 1, 2, 2, 3)]]
+    text_format = TextFormat.from_model(model, tokenizer, 40)
+    prepared = prepare_dataset(Dataset.from_dict(rows), tokenizer, text_format)
+    texts = Completions.collate(list(prepared), text_format.pad_token_id)
+    assert report["held_out"]["nll"] == pytest.approx(mean_nll(model, texts), rel=1e-5)
+    assert report["held_out"]["bytes"] == sum(map(len, SENTENCES[4:8]))
+
+
+def test_an_evaluation_repeats(tiny_model):
+    texts = Dataset.from_dict({"input_ids": [[5, 6, 7], [8, 9]]})
+    first, second = (
+        evaluate_generator(tiny_model("gpt2"), texts, None, 8, [0.7], num_samples=12, batch_size=size, seed=1)
+        for size in (12, 5)
+    )
+    assert [point["samples"] for point in first["sweep"]] == [point["samples"] for point in second["sweep"]]
+    assert [point["bleu2"] for point in first["sweep"]] == [point["bleu2"] for point in second["sweep"]]
+    cold = complete_prompts(tiny_model("gpt2"), [[BOS]] * 12, replace(FORMAT, max_completion_length=8), 1, 0.7)
+    assert first["sweep"][0]["samples"] == decode_ids(cold.completion_ids, cold.completion_mask, None)[:5]
+
+
+def test_held_out_texts_that_fit_no_model_are_refused(tiny_model):
+    with pytest.raises(ValueError, match=re.escape("`the held-out texts` needs a column `text`, or `prompt` and")):
+        evaluate_generator(tiny_model("gpt2"), Dataset.from_dict({"speech": ["a"]}), None)
+    message = (
+        "Row 0 of `the held-out texts` needs 1 prompt tokens and up to 64 of completion, but the generator reads 64"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        evaluate_generator(tiny_model("gpt2"), Dataset.from_dict({"input_ids": [[5]]}), None)
+
+
+def test_bleu_of_the_references_themselves_is_one():
+    texts = ["we work for the town", "a bridge is a promise"]
+    assert bleu_of_samples(texts, texts) == {"bleu2": 1.0, "bleu3": 1.0, "bleu4": 1.0}
+
+
+def test_variety_and_length_by_hand():
+    variety = variety_metrics(["a b", " a b\n", "c", ""], references=["a b ", "d"])
+    assert variety == {"distinct_ratio": 3 / 4, "duplicate_ratio": 2 / 4}
+    texts = Completions.collate(ROWS, PAD)
+    assert length_metrics(texts, EOS) == {"mean_length": pytest.approx(10 / 3), "ended_ratio": pytest.approx(2 / 3)}
+    assert length_metrics(texts, None) == {"mean_length": pytest.approx(10 / 3)}
+
+
+def test_a_prompt_is_encoded_as_the_trainer_does(tokenizer):
+    text_format = TextFormat(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, 8)
+    prompts = Dataset.from_dict({"prompt": ["we open"], "completion": ["the school"]})
+    expected = prepare_dataset(prompts, tokenizer, text_format)[0]["prompt_ids"]
+    assert encode_prompt("we open", tokenizer, text_format) == expected
+    assert encode_prompt(None, None, text_format) == [tokenizer.bos_token_id]
+    message = "A prompt is text, and the model was saved without a tokenizer to encode it. Leave it out."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        encode_prompt("we", None, text_format)
+
+
+@pytest.mark.parametrize("name", ["cnn", "distilbert"])
+def test_a_saved_discriminator_scores_as_it_did(name, tiny_model, tmp_path):
+    generator = tiny_model("lstm")
+    assert load_saved_discriminator(str(tmp_path), "discriminator", generator, None, FORMAT) is None
+    discriminator = Discriminator(tiny_model(name).eval(), None, None, False, PAD, VOCAB_SIZE)
+    discriminator.save(tmp_path / "discriminator")
+    saved = load_saved_discriminator(str(tmp_path), "discriminator", generator, None, FORMAT)
+    texts = sample_texts(generator, FORMAT, 9, seed=0)
+    expected = discriminator.score(texts).sigmoid().tolist()
+    assert score_texts(saved, texts, batch_size=4) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_saved_discriminator_keeps_its_own_tokenizer(tokenizer, tiny_model, tmp_path):
+    own = tokenizer.train_new_from_iterator(["a bridge of bytes"] * 3, vocab_size=262)
+    generator = lstm(vocab_size=len(tokenizer))
+    model = tiny_model("cnn")
+    model.resize_token_embeddings(len(own), mean_resizing=False)
+    discriminator = Discriminator(model, tokenizer, own, False, PAD, len(tokenizer))
+    discriminator.save(tmp_path / "discriminator")
+    text_format = TextFormat.from_model(generator, tokenizer, 6)
+    saved = load_saved_discriminator(str(tmp_path), "discriminator", generator, tokenizer, text_format)
+    assert saved.processing_class.get_vocab() == own.get_vocab()
+    texts = sample_texts(generator, text_format, 5, seed=0)
+    assert score_texts(saved, texts) == pytest.approx(discriminator.score(texts).sigmoid().tolist(), rel=1e-5)
+
+
+def test_samples_are_shown_and_written(tmp_path):
+    rows = [{"text": "a\nb", "score": 0.25}, {"text": "c", "score": 1.0}]
+    assert samples_table(rows) == "P(real)  text\n  0.250  a b\n  1.000  c"
+    prompted = [{"prompt": "We", "completion": " will."}]
+    assert samples_table(prompted) == "We will."
+    assert list(load_texts(str(write_samples(rows, tmp_path / "new" / "s.jsonl")), split="train")) == rows
+    assert write_samples(rows, tmp_path / "s.txt").read_text() == "a b\nc\n"
+    assert json.loads(write_samples(prompted, tmp_path / "p.jsonl").read_text()) == prompted[0]
+
+
+def test_the_table_by_hand():
+    point = {
+        "temperature": 1.0, "nll": 4.5, "bleu2": 0.5, "bleu3": 0.25, "bleu4": 0.125, "mean_length": 9.0,
+        "distinct_ratio": 1.0, "duplicate_ratio": 0.025,
+    }  # fmt: skip
+    held_out = {
+        "nll": 4.5, "perplexity": 90.0171, "texts": 1200, "tokens": 34567, "cut_ratio": 0.125, "mean_length": 28.8,
+    }  # fmt: skip
+    table = """\
+1,200 texts, 34,567 tokens; 12.5% of the texts were cut.
+Held-out NLL 4.5000 nats per token (perplexity 90.02).
+
+temperature       NLL    BLEU-2    BLEU-3    BLEU-4    tokens  distinct    copied
+          1    4.5000    0.5000    0.2500    0.1250       9.0    100.0%      2.5%
+ real texts                                              28.8"""
+    assert evaluation_table({"held_out": held_out, "sweep": [point]}) == table
