@@ -21,17 +21,17 @@ from seqgan_hf import (
 from seqgan_hf.arguments import SyntheticRecipeArguments
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll
-from seqgan_hf.generation import sample_texts
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
 from seqgan_hf.pair import game_settings
 from seqgan_hf.recipe import finish, likelihood_stage, start, which_checkpoint
+from seqgan_hf.samples import sample_texts
 
 
 def main(argv: list[str] | None = None) -> None:
     args, config = start(__file__, SyntheticRecipeArguments, argv, __doc__, default_preset="smoke")
     oracle = (load_oracle(args.oracle) if args.oracle else make_oracle(args.oracle_seed)).to(config.device)
     text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
-    real = sample_texts(oracle, text_format, 2 * args.num_texts, config.seed, description="Sampling the oracle")
+    real = sample_texts(oracle, text_format, 2 * args.num_texts, config.seed)
     train, test = (prepare_dataset(as_dataset(part), None, text_format) for part in real.halves())
 
     sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}

@@ -26,19 +26,18 @@ from .completions import decode_ids
 from .config import parse_config, settings_as_yaml
 from .corpora import load_held_out
 from .data import TextFormat
-from .evaluation import (
+from .evaluation import evaluate_generator, evaluation_table
+from .loading import find_tokenizer, load_generator
+from .pair import DISCRIMINATOR_FOLDER
+from .plots import plot_runs, plot_temperature_sweep, read_log_history
+from .samples import (
     complete_prompts,
     encode_prompt,
-    evaluate_generator,
-    evaluation_table,
     load_saved_discriminator,
     samples_table,
     score_texts,
     write_samples,
 )
-from .loading import find_tokenizer, load_generator
-from .pair import DISCRIMINATOR_FOLDER
-from .plots import plot_runs, plot_temperature_sweep, read_log_history
 
 _CONFIG_HELP = """\
 Print the settings of a run as a YAML file: each with its description, its choices and its default.

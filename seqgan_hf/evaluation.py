@@ -1,11 +1,9 @@
 """What a generator is worth: held-out likelihood, BLEU and variety of samples, both over the softmax temperature."""
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,12 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from .completions import Completions, decode_ids
 from .data import TextFormat, prepare_dataset
-from .discriminator import Discriminator, context_length
-from .generation import generate_completions, sampling_config
-from .loading import find_tokenizer, is_saved, load_discriminator
+from .discriminator import context_length
 from .losses import completion_logits, per_token_logps
 from .masking import masked_mean
 from .metrics import Bleu
-from .states import dropout_off, own_randomness
-
-_NETWORK_CONFIGS = ("config.json", "adapter_config.json")
+from .samples import complete_prompts
+from .states import dropout_off
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -314,137 +309,6 @@ def nll_at_temperatures(
     return (sums / num_tokens).tolist()
 
 
-def complete_prompts(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    text_format: TextFormat,
-    seed: int,
-    temperature: float = 1.0,
-    batch_size: int = 64,
-) -> Completions:
-    """
-    Sample a completion of each prompt from a causal language model's own distribution.
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model; dropout is off.
-        prompts (`Sequence[Sequence[int]]`): Token ids, at least one each.
-        text_format (`TextFormat`): Its special tokens and the most tokens of a completion.
-        seed (`int`): Decides the completions, without moving the global random state.
-        temperature (`float`): Above 0.
-        batch_size (`int`): Prompts at once. The completions do not depend on it.
-
-    Returns:
-        `Completions`, one row a prompt, on the model's device.
-
-    Raises:
-        ValueError: If a prompt and a completion are more than the model reads at once.
-    """
-    longest, room, limit = max(map(len, prompts)), text_format.max_completion_length, context_length(model)
-    if limit is not None and longest + room > limit:
-        raise ValueError(
-            f"A prompt of {longest} and up to {room} more tokens do not fit into the {limit} that the generator reads. "
-            "Lower `max_completion_length` or shorten the prompt."
-        )
-    config = sampling_config(text_format, temperature)
-    rows = [{"prompt_ids": prompt, "completion_ids": []} for prompt in prompts]
-    texts = Completions.collate(rows, text_format.pad_token_id).to(model.device)
-    parts = []
-    with (
-        own_randomness(seed, model.device),
-        tqdm(total=len(texts), desc=f"Sampling at temperature {temperature:g}", unit="text", leave=False) as progress,
-    ):
-        for ids, mask in zip(texts.prompt_ids.split(batch_size), texts.prompt_mask.split(batch_size), strict=True):
-            parts.append(generate_completions(model, ids, mask, config))
-            progress.update(len(ids))
-    return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
-
-
-def encode_prompt(
-    prompt: str | None, processing_class: PreTrainedTokenizerBase | None, text_format: TextFormat
-) -> list[int]:
-    """
-    Return the token ids of a prompt, as the trainer encodes a column `prompt`.
-
-    Args:
-        prompt (`str`, *optional*): `None`: a text has no prompt, and begins with the start token.
-        processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
-        text_format (`TextFormat`): The generator's special tokens.
-
-    Returns:
-        `list[int]`, at least one.
-
-    Raises:
-        ValueError: If there is a prompt and no tokenizer.
-    """
-    if prompt is None:
-        return [text_format.start_token_id]
-    if processing_class is None:
-        raise ValueError("A prompt is text, and the model was saved without a tokenizer to encode it. Leave it out.")
-    # A stream is mapped without a progress bar and without a cache.
-    row = Dataset.from_dict({"prompt": [prompt], "completion": ["."]}).to_iterable_dataset()
-    return next(iter(prepare_dataset(row, processing_class, text_format, "prompt")))["prompt_ids"]
-
-
-def load_saved_discriminator(
-    name_or_path: str,
-    folder: str,
-    model: PreTrainedModel,
-    processing_class: PreTrainedTokenizerBase | None,
-    text_format: TextFormat,
-    reads_prompt: bool = False,
-    **kwargs: Any,
-) -> Discriminator | None:
-    """
-    Load the discriminator that was saved with a generator, ready to score the generator's texts.
-
-    Args:
-        name_or_path (`str`): Hub id or local path of the pair.
-        folder (`str`): Where in it the discriminator is.
-        model (`PreTrainedModel`): The generator.
-        processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
-        text_format (`TextFormat`): The generator's special tokens.
-        reads_prompt (`bool`): Whether it reads prompts before completions.
-        **kwargs: For `from_pretrained`: `revision`, `trust_remote_code`.
-
-    Returns:
-        `Discriminator` on the generator's device, or `None` if none was saved.
-
-    Raises:
-        OSError: If it was saved and cannot be loaded.
-        ValueError: If it does not fit the generator.
-    """
-    revision = {"revision": kwargs["revision"]} if "revision" in kwargs else {}
-    if not any(is_saved(name_or_path, name, subfolder=folder, **revision) for name in _NETWORK_CONFIGS):
-        return None
-    vocab_size: Any = model.get_input_embeddings().num_embeddings
-    return Discriminator(
-        load_discriminator(name_or_path, subfolder=folder, **kwargs).to(model.device),
-        processing_class,
-        find_tokenizer(name_or_path, subfolder=folder, **kwargs),
-        reads_prompt,
-        text_format.pad_token_id,
-        vocab_size,
-        text_format.pad_is_a_token,
-    )
-
-
-def score_texts(discriminator: Discriminator, texts: Completions, batch_size: int = 64) -> list[float]:
-    """
-    Let a discriminator judge texts, with a progress bar.
-
-    Args:
-        discriminator (`Discriminator`): The judge.
-        texts (`Completions`): Real or generated.
-        batch_size (`int`): Texts at once.
-
-    Returns:
-        `list[float]`: P(real) of each text, in [0, 1].
-    """
-    starts = tqdm(range(0, len(texts), batch_size), "Scoring", unit="batch", leave=False)
-    scores = [discriminator.score(texts.select(slice(start, start + batch_size))) for start in starts]
-    return torch.cat(scores).sigmoid().tolist()
-
-
 def _held_out_rows(
     model: PreTrainedModel,
     texts: Dataset,
@@ -505,43 +369,3 @@ _COLUMNS = {
     "distinct_ratio": ("distinct", "10.1%"),
     "duplicate_ratio": ("copied", "10.1%"),
 }
-
-
-def samples_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """
-    Lay out samples for a terminal, one line each, whole.
-
-    Args:
-        rows (`Sequence[Mapping]`): Each with `text`, or with `prompt` and `completion`; and maybe `score`, P(real).
-
-    Returns:
-        `str`: the texts, or a header and the texts behind their scores.
-    """
-    lines = [_one_line(row) for row in rows]
-    if "score" not in rows[0]:
-        return "\n".join(lines)
-    scored = [f"{row['score']:7.3f}  {line}" for row, line in zip(rows, lines, strict=True)]
-    return "\n".join(["P(real)  text", *scored])
-
-
-def write_samples(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """
-    Write samples to a file that `load_texts` reads.
-
-    Args:
-        rows (`Sequence[Mapping]`): As for [`samples_table`].
-        path (`str` or `Path`): A `.jsonl` file gets the rows as they are, any other one text a line.
-
-    Returns:
-        `Path`: the file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    as_rows = path.suffix == ".jsonl"
-    lines = [json.dumps(row, ensure_ascii=False) if as_rows else _one_line(row) for row in rows]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def _one_line(row: Mapping[str, Any]) -> str:
-    return " ".join((row["text"] if "text" in row else row["prompt"] + row["completion"]).split())

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
 from .completions import Completions
 from .masking import mask_after_eos
-from .states import dropout_off, own_randomness
+from .states import dropout_off
 
 # These keep their state in their modules, beside a cache that they leave empty.
 _STATE_INSIDE = ("recurrent_gemma",)
@@ -127,43 +126,6 @@ def generate_completions(
         completion_ids=completion_ids,
         completion_mask=mask_after_eos(completion_ids, generation_config.eos_token_id),
     )
-
-
-def sample_texts(
-    model: PreTrainedModel,
-    text_format: Any,
-    num_samples: int,
-    seed: int,
-    temperature: float = 1.0,
-    batch_size: int = 512,
-    description: str = "Sampling",
-) -> Completions:
-    """
-    Sample unconditional texts from a causal language model, an oracle or a generator.
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model.
-        text_format (`TextFormat`): Its start token, EOS and the most tokens of a text.
-        num_samples (`int`): How many.
-        seed (`int`): Decides them, without moving the global random state.
-        temperature (`float`): Above 0.
-        batch_size (`int`): At once.
-        description (`str`): Beside the progress bar.
-
-    Returns:
-        `Completions` of `num_samples` rows, on the model's device.
-    """
-    config = sampling_config(text_format, temperature)
-    device = model.device
-    parts = []
-    progress = tqdm(total=num_samples, desc=description, unit="text", leave=False, disable=num_samples <= batch_size)
-    with own_randomness(seed, device), progress:
-        for done in range(0, num_samples, batch_size):
-            count = min(batch_size, num_samples - done)
-            prompts = torch.full((count, 1), text_format.start_token_id, device=device)
-            parts.append(generate_completions(model, prompts, torch.ones_like(prompts), config))
-            progress.update(count)
-    return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
 
 
 def run_plan(

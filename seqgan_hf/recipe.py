@@ -22,12 +22,13 @@ from .completions import Completions, decode_ids
 from .config import SeqGANConfig, parse_config
 from .corpora import all_strings
 from .data import AnyDataset, prepare_dataset
-from .evaluation import bleu_of_samples, complete_prompts, nll_at_temperatures, stages_table
+from .evaluation import bleu_of_samples, nll_at_temperatures, stages_table
 from .hub import create_repository
 from .loading import load_discriminator, load_generator, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .pair import base_model_of, game_settings
 from .pretraining import pretrain_generator
+from .samples import complete_prompts
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 

@@ -18,7 +18,7 @@ PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"arguments", "masking", "completions", "losses", "config", "hub", "metering", "states", "models", "metrics"},
     {"data", "generation", "discriminator", "loading"},
-    {"rollout", "oracle", "streams", "corpora"},
+    {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"pair"},

@@ -5,8 +5,8 @@ import torch
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll, token_nll
-from seqgan_hf.generation import sample_texts
 from seqgan_hf.oracle import ORACLE_ARRAYS, as_dataset, load_oracle, make_oracle
+from seqgan_hf.samples import sample_texts
 
 FORMAT = TextFormat(start_token_id=0, eos_token_id=None, pad_token_id=0, max_completion_length=5)
 
