@@ -5,6 +5,7 @@ Settings, learning curves, samples and evaluation, from the command line.
   seqgan-hf plot RUN [RUN ...] [-o FILE]           draw the learning curves of a run, or of several
   seqgan-hf sample MODEL [-n 20]                   write texts with any causal language model
   seqgan-hf evaluate MODEL --dataset_name TEXTS    measure held-out likelihood and BLEU over the temperature
+  seqgan-hf merge ADAPTER OUTPUT_DIR               make a whole model of a generator's adapter
 
 Each has a --help of its own.
 """
@@ -27,7 +28,7 @@ from .config import parse_config, settings_as_yaml
 from .corpora import load_held_out
 from .data import TextFormat
 from .evaluation import evaluate_generator, evaluation_table
-from .loading import find_tokenizer, load_generator
+from .loading import find_tokenizer, load_generator, merge_adapter
 from .pair import DISCRIMINATOR_FOLDER
 from .plots import plot_runs, plot_temperature_sweep, read_log_history
 from .samples import (
@@ -64,6 +65,14 @@ the real texts; the rest is of the samples: BLEU against the real texts, mean le
 and are copied word for word from the real texts.
 
   seqgan-hf evaluate gpt2-seqgan --dataset_name speeches/ --output_dir gpt2-seqgan/evaluation
+"""
+
+
+_MERGE_HELP = """\
+Merge a generator's adapter into the model it belongs to, and save the whole, which needs no peft. ADAPTER is a Hub id
+or a path.
+
+  seqgan-hf merge llama-seqgan llama-seqgan-whole
 """
 
 
@@ -166,6 +175,15 @@ def _evaluate(argv: list[str]) -> None:
     print(f"\nReport: {output_dir / 'evaluation.json'}\nPicture: {drawn}")
 
 
+def _merge(argv: list[str]) -> None:
+    parser = _parser("seqgan-hf merge", _MERGE_HELP)
+    parser.add_argument("adapter", metavar="ADAPTER", help="a Hub id or a path")
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="where the whole model goes")
+    args = parser.parse_args(argv)
+    merge_adapter(args.adapter, args.output_dir)
+    print(f"Merged: {args.output_dir}")
+
+
 def _parse(command: str, argv: list[str], arguments: type, description: str) -> tuple[str, Any]:
     """Read MODEL, which comes first, and the rest into a dataclass: flags, or a YAML file and flags over it."""
     asks_for_help = argv[:1] in (["-h"], ["--help"])
@@ -187,7 +205,7 @@ def _load(
     return model, find_tokenizer(name, **hub), hub
 
 
-_COMMANDS = {"config": _config, "plot": _plot, "sample": _sample, "evaluate": _evaluate}
+_COMMANDS = {"config": _config, "plot": _plot, "sample": _sample, "evaluate": _evaluate, "merge": _merge}
 
 if __name__ == "__main__":
     main()

@@ -86,7 +86,7 @@ class Discriminator:
             model.config.pad_token_id = self.processing_class.pad_token_id
         elif model.config.pad_token_id is None:
             _give_padding_token(model, pad_token_id, pad_is_a_token)
-        elif model.config.pad_token_id != pad_token_id:
+        elif pad_token_id != model.config.pad_token_id < generator_vocab_size:
             logger.warning(
                 f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
                 f"word; the generator pads with {pad_token_id}. Some classifiers take their positions from it. Set "

@@ -127,6 +127,9 @@ def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | Non
         with _explained(f"the {role} `{model}`", model):
             adapter = _adapter_config(model, **kwargs)
             if adapter is None:
+                if kwargs.get("subfolder") and is_peft_available():
+                    # Without it, transformers 5.23 takes an adapter at the root for that of the subfolder.
+                    kwargs["adapter_kwargs"] = {"subfolder": kwargs["subfolder"]}
                 model = auto_class.from_pretrained(model, **kwargs)
             else:
                 model = _load_adapter(auto_class, model, adapter, **kwargs)

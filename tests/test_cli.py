@@ -21,7 +21,9 @@ from seqgan_hf.config import parse_config
 from seqgan_hf.corpora import load_held_out
 from seqgan_hf.data import TextFormat
 from seqgan_hf.discriminator import Discriminator
-from seqgan_hf.evaluation import complete_prompts, evaluate_generator, load_saved_discriminator
+from seqgan_hf.evaluation import evaluate_generator
+from seqgan_hf.loading import load_generator
+from seqgan_hf.samples import complete_prompts, load_saved_discriminator
 
 
 @pytest.fixture
@@ -426,3 +428,26 @@ def test_the_module_runs_as_a_script(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["seqgan-hf", "config", "num_rollouts"])
     runpy.run_module("seqgan_hf.cli", run_name="__main__")
     assert capsys.readouterr().out == run("config", "num_rollouts") != ""
+
+
+def test_an_adapter_is_merged_into_a_whole_model(tiny_model, tokenizer, tmp_path, capsys):
+    peft = pytest.importorskip("peft")
+    base = tiny_model("llama")
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    base.save_pretrained(tmp_path / "base")
+    torch.manual_seed(4)
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted = load_generator(str(tmp_path / "base"), lora).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    main(["merge", str(tmp_path / "adapter"), str(tmp_path / "whole")])
+    assert f"Merged: {tmp_path / 'whole'}" in capsys.readouterr().out
+    ids = torch.tensor([[1, 5, 6]])
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(whole(ids).logits, adapted(ids).logits)
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    with pytest.raises(SystemExit):
+        main(["merge", str(tmp_path / "base"), str(tmp_path / "again")])
+    sentence = f"seqgan-hf merge: `{tmp_path / 'base'}` has no adapter to merge: it is a whole model already."
+    assert sentence in capsys.readouterr().err

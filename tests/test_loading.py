@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+import torch
 from conftest import SENTENCES
 
 from seqgan_hf.loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
@@ -65,3 +66,40 @@ def test_a_vocabulary_below_the_bytes_is_refused():
     message = "`vocab_size` must be at least 259, for every byte and 3 special tokens; got 100."
     with pytest.raises(ValueError, match=re.escape(message)):
         train_tokenizer(SENTENCES, 100)
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapter"])
+def test_the_discriminator_beside_an_adapter_is_its_own(adapted, tiny_model, tmp_path):
+    """transformers 5.23 answers `subfolder=` with the adapter at the root, without a word."""
+    peft = pytest.importorskip("peft")
+    for name in ("llama", "bert"):
+        tiny_model(name).save_pretrained(tmp_path / name)
+    lora = {"r": 2, "target_modules": "all-linear", "init_lora_weights": False}
+    load_generator(str(tmp_path / "llama"), peft.LoraConfig(task_type="CAUSAL_LM", **lora)).save_pretrained(
+        tmp_path / "pair"
+    )
+    config = peft.LoraConfig(task_type="SEQ_CLS", **lora) if adapted else None
+    judge = load_discriminator(str(tmp_path / "bert"), config).eval()
+    judge.save_pretrained(tmp_path / "pair" / "discriminator")
+    again = load_discriminator(str(tmp_path / "pair"), subfolder="discriminator").eval()
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, judge(ids).logits)
+    assert hasattr(again, "peft_config") == adapted
+
+
+def test_adapters_that_make_no_sense_are_refused(tiny_model, monkeypatch):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    message = "The discriminator's `peft_config` must have `task_type='SEQ_CLS'`; got"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_discriminator(tiny_model("bert"), lora)
+    with pytest.raises(
+        ValueError, match="The generator has an adapter already, so `peft_config` would put one on the"
+    ):
+        load_generator(load_generator(tiny_model("llama"), lora), lora)
+    monkeypatch.setattr("seqgan_hf.loading.is_peft_available", lambda: False)
+    with pytest.raises(
+        ImportError, match=re.escape("`peft_config` needs the package peft: pip install 'seqgan_hf[peft]'.")
+    ):
+        load_generator(tiny_model("llama"), lora)
