@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 extras = {
     "peft": ["peft>=0.18"],
     "plots": ["matplotlib>=3.8"],
+    "rich": ["rich>=13.8"],
+    "trackers": ["tensorboard>=2.16", "trackio>=0.20", "wandb>=0.20"],
     "test": [
         "pytest>=8",
         "nltk>=3.9",
@@ -16,7 +18,7 @@ extras = {
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }
-extras["dev"] = [*extras["test"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]
+extras["dev"] = [*extras["test"], *extras["rich"], *extras["trackers"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]
 
 setup(
     name="seqgan_hf",

@@ -1,19 +1,31 @@
-"""When the discriminator answers, and what a person sees of the texts."""
+"""When the discriminator answers, and where sample completions are kept."""
 
-import json
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm.auto import tqdm
+import pyarrow
+import pyarrow.parquet
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+from transformers.trainer_callback import CallbackHandler
 
 from .config import SeqGANConfig
+
+COMPLETIONS_FOLDER = "completions"
+_ROW = pyarrow.schema(
+    {"step": pyarrow.int64(), "prompt": pyarrow.string(), "completion": pyarrow.string(), "score": pyarrow.float64()}
+)
 
 
 class Game(Protocol):
     """What the callbacks need of the trainer."""
 
     sample_texts: list[dict[str, Any]]
+    callback_handler: CallbackHandler
 
     def pretrain_discriminator(self) -> None: ...
 
@@ -51,14 +63,17 @@ class DiscriminatorCallback(TrainerCallback):
 
 class CompletionsCallback(TrainerCallback):
     """
-    Show sample completions with D's scores at each log, and append them to `completions.jsonl` in the output folder.
+    At each log of a training step, show sample completions with D's scores, keep them in the output folder as
+    `completions/completions_<step>.parquet`, and send them as a table to the trackers of `report_to`.
 
     Args:
         game (`Game`): The trainer.
+        show (`Callable`): Takes the samples and their step, and puts them before a person.
     """
 
-    def __init__(self, game: Game) -> None:
+    def __init__(self, game: Game, show: Callable[[list[dict[str, Any]], int], None]) -> None:
         self.game = game
+        self.show = show
 
     def on_log(  # type: ignore[override]
         self, args: SeqGANConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
@@ -66,28 +81,64 @@ class CompletionsCallback(TrainerCallback):
         # The log of a training step, not of an evaluation.
         if "loss" not in logs or not state.is_world_process_zero:
             return
-        samples = self.game.sample_texts
-        tqdm.write(completions_table(samples, state.global_step))
-        with (Path(args.output_dir) / "completions.jsonl").open("a", encoding="utf-8") as file:
-            for sample in samples:
-                file.write(json.dumps({"step": state.global_step, **sample}, ensure_ascii=False) + "\n")
+        step, samples = state.global_step, self.game.sample_texts
+        self.show(samples, step)
+        rows = [{"step": step, **sample} for sample in samples]
+        write_completions(rows, Path(args.output_dir) / COMPLETIONS_FOLDER / f"completions_{step:05d}.parquet")
+        track_completions(rows, step, self.game.callback_handler.callbacks)
 
 
-def completions_table(samples: list[dict[str, Any]], step: int, width: int = 88) -> str:
+def write_completions(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """
-    Lay out completions with their scores for a terminal.
+    Write sample completions to a parquet file, whole or not at all; a file of that name is replaced.
 
     Args:
-        samples (`list[dict]`): Each with `prompt`, `completion` and `score`, P(real) in [0, 1].
-        step (`int`): The update of the generator that they come from.
-        width (`int`): Characters of a text that are shown, at least 4.
+        rows (`Sequence[dict]`): Each with `step`, `prompt`, `completion` and `score`, P(real) in [0, 1].
+        path (`Path`): The file; its folder is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")  # not among *.parquet, if the process is killed here
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=_ROW), unfinished)
+    os.replace(unfinished, path)
+
+
+def track_completions(rows: Sequence[dict[str, Any]], step: int, trackers: Iterable[TrainerCallback]) -> None:
+    """
+    Log sample completions as the table `completions` to TensorBoard, wandb and trackio.
+
+    Args:
+        rows (`Sequence[dict]`): As in [`write_completions`].
+        step (`int`): The update of the generator; on the axis on which these callbacks log their scalars.
+        trackers (`Iterable[TrainerCallback]`): The trainer's callbacks; those that are no trackers are passed over.
+    """
+    data = [[row[column] for column in _ROW.names] for row in rows]
+    for tracker in trackers:
+        if isinstance(tracker, TensorBoardCallback) and tracker.tb_writer is not None:
+            tracker.tb_writer.add_text("completions", markdown_table(_ROW.names, data), step)
+            tracker.tb_writer.flush()
+        elif isinstance(tracker, (WandbCallback, TrackioCallback)):
+            package: Any = importlib.import_module("wandb" if isinstance(tracker, WandbCallback) else "trackio")
+            table = package.Table(columns=_ROW.names, data=data)
+            package.log({"completions": table, "train/global_step": step})
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """
+    Lay out rows as a Markdown table whose cells read as they are, whatever signs they hold.
+
+    Args:
+        columns (`Sequence[str]`): The header.
+        rows (`Iterable[Sequence]`): Strings, integers and floats; line breaks stay line breaks.
 
     Returns:
-        `str`: a header and one line a completion.
+        `str`: the table.
     """
-    lines = [f"step {step}  P(real)  completion"]
-    for sample in samples:
-        text = " ".join(f"{sample['prompt']} {sample['completion']}".split())
-        text = text if len(text) <= width else text[: width - 3] + "..."
-        lines.append(f"{'':{len(str(step)) + 5}}  {sample['score']:7.3f}  {text}")
-    return "\n".join(lines)
+    lines = [columns, ["---"] * len(columns), *([_markdown_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_cell(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    # References instead of backslashes: Python-Markdown, which TensorBoard renders with, knows no `\<` and no `\&`.
+    escaped = re.sub(r"[\\`*_\[\]<>&|]", lambda sign: f"&#{ord(sign[0])};", text)
+    return "<br>".join(escaped.splitlines())

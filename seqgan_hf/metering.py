@@ -1,16 +1,24 @@
-"""`Meter`: what is measured between two logs, and how long each phase of a round took."""
+"""`Meter`: what is measured between two logs, how long each phase of a round took, and which one runs now."""
 
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 
 class Meter:
-    """Collects values by name until they are averaged for a log, and seconds by phase."""
+    """
+    Collects values by name until they are averaged for a log, and seconds by phase.
+
+    Attributes:
+        listener (`Callable`, *optional*): Told the name of each phase that is entered, and of the outer one where it is
+            left, also by an exception; `None`: no phase runs any more.
+    """
 
     def __init__(self) -> None:
+        self.listener: Callable[[str | None], None] | None = None
         self._values: dict[str, list[float]] = defaultdict(list)
+        self._open: list[str | None] = [None]
         self._inner_seconds = [0.0]
 
     def add(self, values: Mapping[str, float], prefix: str = "") -> None:
@@ -28,6 +36,8 @@ class Meter:
         """
         start = time.perf_counter()
         self._inner_seconds.append(0.0)
+        self._open.append(name)
+        self._tell()
         try:
             yield
         finally:
@@ -35,6 +45,12 @@ class Meter:
             own = seconds - self._inner_seconds.pop()
             self._inner_seconds[-1] += seconds
             self._values[f"seconds/{name}"].append(own)
+            self._open.pop()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.listener is not None:
+            self.listener(self._open[-1])
 
     def read(self, per: int = 1) -> dict[str, float]:
         """

@@ -190,11 +190,27 @@ def test_a_run_whose_every_push_fails_ends_well_and_says_how_to_repeat_it(hub, c
 
 def test_a_repository_that_cannot_be_created_is_said_before_any_training(hub, client):
     hub.fail("POST", "/repos/create", status=403)
-    said = client([*RECIPE, "--push_to_hub", "--hub_model_id", "user/obama"], code=1)
-    assert "PushError: `push_to_hub` was asked for, but the repository `user/obama` could not be created" in said
-    assert "Stage 1" not in said
-    said = client("play(push_to_hub=True, hub_model_id='user/obama')", code=1)
-    assert "Log in by `hf auth login` with a token that may write, check `hub_model_id`, or leave" in said
+    said = client(
+        """
+        import runpy
+        recipe, flags = map(json.loads, sys.argv[1:])
+        main = runpy.run_path(recipe)["main"]
+        push = {"push_to_hub": True, "hub_model_id": "user/obama"}
+        for start in (lambda: main(["--sample", "--push_to_hub", "--hub_model_id", "user/obama", *flags]), lambda: play(**push)):
+            try:
+                start()
+            except PushError as error:
+                print(error)
+        """,
+        *map(json.dumps, (str(ROOT / "recipes" / "obama_speech.py"), QUICK)),
+    )
+    sentence = (
+        "`push_to_hub` was asked for, but the repository `user/obama` could not be created or reached on the Hub"
+    )
+    assert said.count(sentence) == 2 and "Stage 1" not in said
+    assert (
+        "Log in by `hf auth login` with a token that may write, check `hub_model_id`, or leave `push_to_hub`" in said
+    )
 
 
 def test_an_explicit_push_that_fails_is_an_error_and_a_saved_one_is_reported(hub, client, tmp_path):

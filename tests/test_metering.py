@@ -1,5 +1,7 @@
 import time
 
+import pytest
+
 from seqgan_hf.metering import Meter
 
 
@@ -22,3 +24,14 @@ def test_an_inner_phase_counts_for_itself_alone():
                 time.sleep(0.03)
     read = meter.read()
     assert read["seconds/score"] >= 0.06 and read["seconds/rollout"] < 0.03
+
+
+def test_a_listener_hears_of_each_phase_and_of_the_outer_one_when_it_is_left_or_fails():
+    heard = []
+    meter = Meter()
+    meter.listener = heard.append
+    with meter.phase("rollout"), meter.phase("score"):
+        pass
+    with pytest.raises(RuntimeError), meter.phase("generator"):
+        raise RuntimeError
+    assert heard == ["rollout", "score", "rollout", None, "generator", None]

@@ -1,10 +1,10 @@
 """The game: every architecture plays it, it learns what it should and nothing else, and it resumes exactly."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, SENTENCES, VOCAB_SIZE
@@ -159,8 +159,8 @@ def test_the_log_carries_what_a_person_needs(tiny_model, tmp_path, capsys):
     }  # fmt: skip
     assert expected <= set(log)
     assert any("warmup_discriminator/loss" in entry for entry in trainer.state.log_history)
-    lines = (Path(args.output_dir) / "completions.jsonl").read_text().splitlines()
-    assert [set(json.loads(line)) for line in lines] == [{"step", "prompt", "completion", "score"}] * 2
+    table = pyarrow.parquet.read_table(Path(args.output_dir) / "completions" / "completions_00001.parquet")
+    assert table.column_names == ["step", "prompt", "completion", "score"] and table.num_rows == 2
     assert "P(real)" in capsys.readouterr().out
 
 
