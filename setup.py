@@ -9,6 +9,7 @@ extras = {
     "trackers": ["tensorboard>=2.16", "trackio>=0.20", "wandb>=0.20"],
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "nltk>=3.9",
         "sacrebleu>=2.4",
         "scipy>=1.11",

@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .callbacks import CompletionsCallback, DiscriminatorCallback
-from .completions import Completions, decode_ids
+from .completions import Completions
 from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
 from .discriminator import Discriminator, context_length
@@ -393,15 +393,7 @@ class SeqGANTrainer(PairTrainer):
     def _keep_samples(self, completions: Completions, scores: torch.Tensor) -> None:
         shown = completions.select(slice(0, self.args.num_completions_to_log))
         last = (shown.lengths - 1).unsqueeze(1)
-        probabilities = scores[0, : len(shown)].gather(1, last).squeeze(1).sigmoid().tolist()
-        prompts = [""] * len(shown)
-        if self.discriminator.reads_prompt:
-            prompts = decode_ids(shown.prompt_ids, shown.prompt_mask, self.processing_class)
-        texts = decode_ids(shown.completion_ids, shown.completion_mask, self.processing_class)
-        self.sample_texts = [
-            {"prompt": prompt, "completion": text, "score": score}
-            for prompt, text, score in zip(prompts, texts, probabilities, strict=True)
-        ]
+        self.sample_texts = self.discriminator.describe(shown, scores[0, : len(shown)].gather(1, last).squeeze(1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as `Trainer` does; a training step's log also carries the means of all that was measured since the last."""
