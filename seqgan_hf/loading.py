@@ -127,10 +127,7 @@ def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | Non
         with _explained(f"the {role} `{model}`", model):
             adapter = _adapter_config(model, **kwargs)
             if adapter is None:
-                if kwargs.get("subfolder") and is_peft_available():
-                    # Without it, transformers 5.23 takes an adapter at the root for that of the subfolder.
-                    kwargs["adapter_kwargs"] = {"subfolder": kwargs["subfolder"]}
-                model = auto_class.from_pretrained(model, **kwargs)
+                model = _load_whole(auto_class, model, **kwargs)
             else:
                 model = _load_adapter(auto_class, model, adapter, **kwargs)
     if peft_config is None:
@@ -146,6 +143,15 @@ def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | Non
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return get_peft_model(model, peft_config)
+
+
+def _load_whole(auto_class: Any, name: str, **kwargs: Any) -> PreTrainedModel:
+    # transformers 5.23 takes an adapter at the root for what is in the subfolder.
+    if "subfolder" in kwargs and (Path(name) / kwargs["subfolder"]).is_dir():
+        name = str(Path(name) / kwargs.pop("subfolder"))
+    elif "subfolder" in kwargs and is_peft_available():
+        kwargs["adapter_kwargs"] = {"subfolder": kwargs["subfolder"]}
+    return auto_class.from_pretrained(name, **kwargs)
 
 
 def _adapter_config(name: str, **kwargs: Any) -> str | None:
