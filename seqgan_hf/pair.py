@@ -5,6 +5,8 @@ import importlib.metadata
 import itertools
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy, SaveStrategy
-from transformers.utils import is_matplotlib_available, logging
+from transformers.utils import ADAPTER_CONFIG_NAME, is_matplotlib_available, logging
 
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import TextFormat
-from .discriminator import Discriminator
+from .discriminator import Discriminator, area_under_curve
 from .generation import generate_completions
 from .hub import BackgroundPushes, PushError, how_to_push, repository_required, result_of_push, stage_checkpoint
 from .model_card import CardFacts, NetworkFacts, render_model_card
@@ -33,6 +35,7 @@ logger = logging.get_logger(__name__)
 _STATE_FILE = "seqgan_state.pt"
 _ARGUMENTS_FILE = "training_args.json"
 _CARD_SAMPLES = 8
+_CARD_TESTS = 128  # texts of either kind that the card's AUC is of
 _PACKAGES = ("seqgan_hf", "transformers", "torch", "datasets", "tokenizers", "accelerate", "peft")
 DISCRIMINATOR_FOLDER = "discriminator"
 
@@ -90,7 +93,8 @@ class PairTrainer(Trainer):
                 f"{resume_from_checkpoint} cannot be resumed: it lacks {_STATE_FILE}, the state of the game. Resume a "
                 "checkpoint that SeqGANTrainer saved without `save_only_model`, or pass its folder as `model`."
             )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with _without_discriminator(Path(resume_from_checkpoint)) as folder:
+            super()._load_from_checkpoint(str(folder), model)
         self.discriminator.load(Path(resume_from_checkpoint) / DISCRIMINATOR_FOLDER)
 
     def _load_best_model(self) -> None:
@@ -228,9 +232,10 @@ class PairTrainer(Trainer):
         generator = self.accelerator.unwrap_model(self.model)
         is_adapter = _is_adapter(generator)
         game = self.discriminator
-        known: dict[str, Any] = {}
-        for entry in self.state.log_history:
-            known |= {name: entry[name] for name in ("discriminator/held_out_auc", "train_runtime") if name in entry}
+        seconds = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
+        written = self._fresh_completions(_CARD_TESTS, self.args.seed)
+        scores = game.score(written)
+        shown = slice(0, _CARD_SAMPLES)
         return {
             "model_id": self.hub_model_id or Path(self.args.output_dir).absolute().name,
             "title": Path(self.hub_model_id or self.args.output_dir).absolute().name,
@@ -252,28 +257,18 @@ class PairTrainer(Trainer):
             "num_updates": self.state.global_step,
             "num_sets": self._sets_played,
             "seed": self.args.seed,
-            "seconds": known.get("train_runtime"),
-            "held_out_auc": known.get("discriminator/held_out_auc"),
-            "samples": self.sample_completions(_CARD_SAMPLES, seed=self.args.seed),
+            "seconds": seconds[-1] if seconds else None,
+            "held_out_auc": area_under_curve(game.score(self.texts.first_held_out(_CARD_TESTS)), scores),
+            "samples": game.describe(written.select(shown), scores[shown]),
             "versions": _versions(),
         }
 
-    def sample_completions(self, num_samples: int, seed: int) -> list[dict[str, Any]]:
-        """
-        Write fresh texts and let the discriminator score them. No random state moves, and no text is taken from the game.
-
-        Args:
-            num_samples (`int`): How many; they complete the first prompts of the training texts.
-            seed (`int`): Decides them.
-
-        Returns:
-            `list[dict]`: each with `prompt` (empty where texts have none), `completion` and `score`, P(real) in [0, 1].
-        """
+    def _fresh_completions(self, num_samples: int, seed: int) -> Completions:
+        """Complete the first prompts of the training texts. No random state moves, and no text is taken from the game."""
         rows = list(itertools.islice(self.texts.prompts, num_samples))
         prompts = Completions.collate(rows, self.text_format.pad_token_id).to(self.args.device)
         with own_randomness(seed, self.args.device), self.accelerator.autocast():
-            written = generate_completions(self.model, prompts.prompt_ids, prompts.prompt_mask, self.generation_config)
-        return self.discriminator.describe(written, self.discriminator.score(written))
+            return generate_completions(self.model, prompts.prompt_ids, prompts.prompt_mask, self.generation_config)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's pair in the background. Of `Trainer`'s own, it would take the generator alone."""
@@ -321,6 +316,19 @@ def base_model_of(model: str | PreTrainedModel) -> str | None:
     """
     name = model if isinstance(model, str) else getattr(model.config, "_name_or_path", "")
     return name if name and not Path(name).exists() else None
+
+
+@contextlib.contextmanager
+def _without_discriminator(checkpoint: Path) -> Iterator[Path]:
+    """Show a checkpoint without its discriminator, whose adapter `Trainer` would take for another of the generator."""
+    if not (checkpoint / DISCRIMINATOR_FOLDER / ADAPTER_CONFIG_NAME).is_file():
+        yield checkpoint
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path in checkpoint.iterdir():
+            if path.name != DISCRIMINATOR_FOLDER:
+                os.symlink(path.resolve(), Path(folder) / path.name)
+        yield Path(folder)
 
 
 def _network_facts(model: PreTrainedModel, base_model: str | None) -> NetworkFacts:

@@ -1,5 +1,6 @@
 """Who learns from which real texts: folds, texts held out, and endless shuffled batches that resume exactly."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,11 @@ class GameTexts:
         """Return texts to test the discriminator of a round on, at most `count`, none twice."""
         texts = self._held_out[game_round % len(self._held_out)]
         return texts.next(min(count, len(texts.dataset)) if isinstance(texts.dataset, Dataset) else count)
+
+    def first_held_out(self, count: int) -> Completions:
+        """Return the first texts held out from the discriminator of the first round, at most `count`; no stream moves."""
+        texts = self._held_out[0]
+        return Completions.collate(list(itertools.islice(texts.dataset, count)), texts.pad_token_id)
 
     def state_dict(self) -> list[dict[str, int]]:
         """Return where the reading of each stream stands."""

@@ -1,0 +1,118 @@
+"""What keeps both networks together, where no Hub is needed: cards and saved folders."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from test_trainer import config, moved, play, texts, weights
+
+from seqgan_hf import SeqGANTrainer
+from seqgan_hf.discriminator import area_under_curve
+
+
+def auc_of_card(trainer):
+    card = (Path(trainer.args.output_dir) / "README.md").read_text(encoding="utf-8")
+    return float(re.search(r"AUC of\s+([0-9.]+) ", card)[1])
+
+
+def test_a_card_in_the_middle_changes_nothing_in_the_game(tiny_model, tmp_path):
+    class WithCards(SeqGANTrainer):
+        def training_step(self, *args, **kwargs):
+            self.create_model_card()
+            return super().training_step(*args, **kwargs)
+
+    final = []
+    for kind in (SeqGANTrainer, WithCards):
+        args = config(tmp_path, max_steps=3)
+        trainer = kind(tiny_model("lstm"), tiny_model("bert"), args, train_dataset=texts())
+        trainer.train()
+        final.append(trainer)
+    assert not moved(weights(final[0].model), final[1].model)
+    assert not moved(weights(final[0].discriminator.model), final[1].discriminator.model)
+
+
+def test_the_cards_auc_is_that_of_the_discriminator_as_it_is_now(tiny_model, tmp_path):
+    """The log has the mean of its tests since the last log, each before it learned from a set: not the same."""
+    trainer = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, max_steps=2))
+    trainer.create_model_card()
+    written = trainer._fresh_completions(128, trainer.args.seed)
+    real = trainer.texts.first_held_out(128)
+    judge = trainer.discriminator
+    assert auc_of_card(trainer) == pytest.approx(area_under_curve(judge.score(real), judge.score(written)), abs=5e-4)
+    with torch.no_grad():
+        for parameter in judge.model.parameters():
+            parameter.zero_()
+    trainer.create_model_card()
+    assert auc_of_card(trainer) == 0.5
+
+
+def test_a_saved_folder_has_its_arguments_in_words_and_no_pickle(tiny_model, tmp_path):
+    trainer = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, save_strategy="steps", save_steps=1))
+    trainer.save_model()
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-1"):
+        assert json.loads((folder / "training_args.json").read_text())["max_completion_length"] == 6
+        assert not (folder / "training_args.bin").exists()
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 1
+    trainer.save_model(str(tmp_path / "elsewhere"))
+    assert not (tmp_path / "elsewhere" / "README.md").exists()
+    assert (tmp_path / "elsewhere" / "discriminator" / "config.json").is_file()
+
+
+def test_adapters_resume_exactly_with_the_discriminators(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def run(folder, steps, resume=None):
+        torch.manual_seed(0)
+        lora = {"r": 2, "target_modules": "all-linear"}
+        trainer = SeqGANTrainer(
+            tiny_model("llama"),
+            tiny_model("bert"),
+            config(
+                tmp_path,
+                output_dir=str(tmp_path / folder),
+                max_steps=steps,
+                save_strategy="steps",
+                save_steps=1,
+                beta=0.1,
+            ),
+            train_dataset=texts(),
+            peft_config=peft.LoraConfig(task_type="CAUSAL_LM", **lora),
+            discriminator_peft_config=peft.LoraConfig(task_type="SEQ_CLS", **lora),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run("whole", 4)
+    run("first", 2)
+    again = run("first", 4, resume=str(tmp_path / "first" / "checkpoint-2"))
+    assert not moved(weights(whole.model), again.model)
+    assert not moved(weights(whole.discriminator.model), again.discriminator.model)
+    base = tiny_model("bert").state_dict()
+    for name, value in whole.discriminator.model.get_base_model().state_dict().items():
+        plain = name.replace(".base_layer", "").replace(".original_module", "")
+        if plain in base:
+            assert torch.equal(value, base[plain]), name
+
+
+def test_conversations_play_and_their_card_says_so(tokenizer, tiny_model, tmp_path):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ '</s>' if m['role'] == 'assistant' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    chats = [
+        [{"role": "user", "content": "the town"}, {"role": "assistant", "content": answer}]
+        for answer in ("works", "we work", "is open") * 8
+    ]
+    generator, judge = tiny_model("llama"), tiny_model("cnn")
+    for model in (generator, judge):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    trainer = play(
+        generator, judge, config(tmp_path), Dataset.from_dict({"messages": chats}), processing_class=tokenizer
+    )
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "apply_chat_template" in card and "Each is a prompt and its completion" in card
+    assert all(sample["prompt"] == "user: the townassistant: " for sample in trainer.sample_texts)
