@@ -193,7 +193,7 @@ class Discriminator:
 
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """
-        Learn from one set of real and generated texts by cross-entropy: Algorithm 1, line 13
+        Learn from one set of real and generated texts by cross-entropy: Algorithm 1, line 16
         (https://huggingface.co/papers/1609.05473).
 
         Args:

@@ -123,7 +123,7 @@ def token_nll(
 def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.0) -> float:
     """
     Mean -log p per token: NLL_oracle if the model is the oracle and the texts a generator's, NLL_test the other way
-    round (SeqGAN, Eq. 9, per token instead of per text).
+    round (SeqGAN, Eq. 13, per token instead of per text).
 
     Args:
         model (`PreTrainedModel`): Any causal language model.

@@ -68,6 +68,7 @@ class PairTrainer(Trainer):
     generation_config: GenerationConfig
     hub_model_id: Any  # `Trainer` types it as `None`
     _sets_played: int
+    _began_at: int
     _pushes: BackgroundPushes
 
     # ---- Save, load, resume ----------------------------------------------------------------------------------------
@@ -121,8 +122,8 @@ class PairTrainer(Trainer):
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
-        if state["rollout_policy"] is not None:
-            self.rollout_policy.load_state_dict(state["rollout_policy"])
+        if self.rollout_policy is not self.model:  # a copy, also where the checkpoint was made without one
+            self.rollout_policy.load_state_dict(state["rollout_policy"] or self.model.state_dict())
 
     # ---- The Hub ---------------------------------------------------------------------------------------------------
 
@@ -257,7 +258,7 @@ class PairTrainer(Trainer):
             "num_updates": self.state.global_step,
             "num_sets": self._sets_played,
             "seed": self.args.seed,
-            "seconds": seconds[-1] if seconds else None,
+            "seconds": seconds[-1] if seconds and self._began_at == 0 else None,
             "held_out_auc": area_under_curve(game.score(self.texts.first_held_out(_CARD_TESTS)), scores),
             "samples": game.describe(written.select(shown), scores[shown]),
             "versions": _versions(),

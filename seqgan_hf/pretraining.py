@@ -1,4 +1,4 @@
-"""Maximum likelihood before the game (Algorithm 1, line 3): a plain `transformers.Trainer`, configured."""
+"""Maximum likelihood before the game (Algorithm 1, line 2): a plain `transformers.Trainer`, configured."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -285,6 +285,7 @@ def likelihood_stage(
         batch_size=args.mle_batch_size,
         patience=args.mle_patience,
         seed=config.seed,
+        disable_tqdm=config.disable_tqdm,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
     generator.save_pretrained(folder)

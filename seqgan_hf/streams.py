@@ -192,7 +192,17 @@ class GameTexts:
         return [stream.state_dict() for stream in self._streams()]
 
     def load_state_dict(self, state: Sequence[Mapping[str, int]]) -> None:
-        """Go on from `state`."""
+        """
+        Go on from `state`.
+
+        Raises:
+            ValueError: If it is of another `discriminator_data`.
+        """
+        if len(state) != len(self._streams()):
+            raise ValueError(
+                f"The checkpoint reads {len(state)} streams of real texts and this run {len(self._streams())}, because "
+                "`discriminator_data` is another. Resume with that of the checkpoint (its training_args.json has it)."
+            )
         for stream, position in zip(self._streams(), state, strict=True):
             stream.load_state_dict(position)
 

@@ -198,6 +198,13 @@ class SeqGANTrainer(PairTrainer):
         with contextlib.closing(self._display):
             return super().train(*args, **kwargs)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Make no update more where a finished run is resumed: `Trainer` asks whether it is over only after one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     # ---- Update G --------------------------------------------------------------------------------------------------
 
     def training_step(
@@ -329,14 +336,15 @@ class SeqGANTrainer(PairTrainer):
     def pretrain_discriminator(self) -> None:
         """Train D on `discriminator_warmup_steps` fresh sets before the first round: Algorithm 1, lines 4 and 5."""
         steps = self.args.discriminator_warmup_steps
+        if steps == 0:
+            return
         with self._meter.phase("warmup"):
             for _ in self._display.track(steps, "Discriminator warm-up", "set"):
                 self._train_discriminator_on_fresh_set(game_round=0)
-        if steps:
-            self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
+        self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
 
     def update_discriminator(self) -> None:
-        """Train D on `discriminator_steps` fresh sets, after the generator's updates of a round: lines 11 to 13."""
+        """Train D on `discriminator_steps` fresh sets, after the generator's updates of a round: lines 14 to 17."""
         game_round = (self.state.global_step - 1) // self.args.generator_steps
         with self._meter.phase("discriminator"):
             for _ in range(self.args.discriminator_steps):
@@ -403,13 +411,14 @@ class SeqGANTrainer(PairTrainer):
             logs |= self._meter.read(per=max(updates, 1))
         super().log(logs, start_time)
 
-    _last_log = 0
+    _last_log = _began_at = 0
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
-        self._last_log = self.state.global_step
+        self._last_log = self._began_at = self.state.global_step
         self._meter.read()  # an evaluation before the game is no part of its first log
-        if self.args.bf16:
+        # From the settings or from accelerate's. In fp16, D would need a gradient scaler of its own.
+        if self.accelerator.mixed_precision == "bf16":
             self.discriminator.autocast = self.accelerator.autocast
         return prepared
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
 
@@ -606,3 +607,54 @@ def test_a_name_that_cannot_be_had_is_explained(tiny_model, tmp_path, monkeypatc
     with pytest.raises(OSError, match=message) as error:
         SeqGANTrainer("nobody/nothing", tiny_model("cnn"), config(tmp_path), train_dataset=texts())
     assert "run a recipe with `--sample`" in str(error.value)
+
+
+@pytest.mark.parametrize(("saved", "resumed"), [(0.3, 1.0), (1.0, 0.3)])
+def test_a_delayed_policy_may_be_given_up_or_begun_where_a_run_is_resumed(saved, resumed, tiny_model, tmp_path):
+    """The delayed copy of a checkpoint once overwrote the generator where the resumed run had none."""
+    args = {"save_strategy": "steps", "save_steps": 1}
+    first = play(
+        tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, rollout_update_rate=saved, max_steps=2, **args)
+    )
+    again = SeqGANTrainer(
+        tiny_model("lstm"),
+        tiny_model("cnn"),
+        config(tmp_path, rollout_update_rate=resumed, max_steps=2, **args),
+        train_dataset=texts(),
+    )
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert not moved(weights(first.model), again.model)
+    assert not moved(weights(first.model), again.rollout_policy)
+
+
+def test_a_finished_run_that_is_resumed_makes_no_update_more(tiny_model, tmp_path):
+    args = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    first = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, **args))
+    again = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, **args), train_dataset=texts())
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 2
+    assert not moved(weights(first.model), again.model)
+    assert not moved(weights(first.discriminator.model), again.discriminator.model)
+
+
+def test_a_checkpoint_of_other_folds_is_refused(tiny_model, tmp_path):
+    args = {"save_strategy": "steps", "save_steps": 1}
+    play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, **args))
+    other = config(tmp_path, discriminator_data="cross_fit", max_steps=2, **args)
+    again = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), other, train_dataset=texts())
+    message = "The checkpoint reads 3 streams of real texts and this run 6, because `discriminator_data` is another."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        again.train(resume_from_checkpoint=True)
+
+
+def test_the_precision_of_the_launcher_reaches_the_discriminator(tiny_model, tmp_path, monkeypatch):
+    """`mixed_precision: bf16` of accelerate's configuration comes by the environment, and `args.bf16` stays off."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        trainer = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path))
+        assert trainer.accelerator.mixed_precision == "bf16"
+        with trainer.discriminator.autocast():
+            assert torch.is_autocast_enabled("cpu")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -106,7 +106,7 @@ class TextCNNHighway(nn.Module):
 class TextCNNForSequenceClassification(PreTrainedModel):
     """
     Convolutions of several widths, maximum over time, highway and a linear head: the discriminator of SeqGAN
-    (https://huggingface.co/papers/1609.05473, Eq. 11 to 13).
+    (https://huggingface.co/papers/1609.05473, Eq. 11 and 12).
 
     A window of width w that starts at token i counts if i + w <= max(length, w), length being the number of real
     tokens of its row; embeddings of padding are zero. So more padding changes nothing, on either side, texts shorter
