@@ -19,6 +19,7 @@ from seqgan_hf import (
     TextCNNForSequenceClassification,
 )
 from seqgan_hf.arguments import SyntheticRecipeArguments
+from seqgan_hf.config import publishable
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
     trainer.train(resume_from_checkpoint=which_checkpoint(config))
     stages["SeqGAN"] = nll()
-    settings = {**dataclasses.asdict(args), **game_settings(config)}
+    settings = publishable(dataclasses.asdict(args)) | game_settings(config)
     report = {"stages": stages, "first_stage": first_stage, "samples": [], "settings": settings}
     finish(
         trainer, report, f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."

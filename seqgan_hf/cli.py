@@ -24,7 +24,7 @@ from transformers.utils import is_matplotlib_available
 
 from .arguments import EvaluateArguments, SampleArguments
 from .completions import decode_ids
-from .config import parse_config, settings_as_yaml
+from .config import parse_config, publishable, settings_as_yaml
 from .corpora import load_held_out
 from .data import TextFormat
 from .evaluation import evaluate_generator, evaluation_table
@@ -164,7 +164,7 @@ def _evaluate(argv: list[str]) -> None:
         args.batch_size,
         args.seed,
     )
-    settings = {"model": name, **dataclasses.asdict(args), "split": split}
+    settings = publishable({"model": name, **dataclasses.asdict(args), "split": split})
     kept = json.dumps({**report, "settings": settings}, indent=1, ensure_ascii=False)
     (output_dir / "evaluation.json").write_text(kept, encoding="utf-8")
     title = f"{name} on the split `{split}` of {args.dataset_name}"

@@ -1,5 +1,6 @@
 """`Completions`: the dataclass that crosses every later boundary, for generated and for real texts alike."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .masking import left_align
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass
@@ -95,6 +98,11 @@ class Completions:
         ids = torch.cat([self.prompt_ids, self.completion_ids], dim=1)
         mask = torch.cat([self.prompt_mask, self.completion_mask], dim=1)
         return left_align(ids, mask, pad_token_id)
+
+
+def one_line(text: str) -> str:
+    """Return a text as a line that a terminal shows and does not obey: a byte-level model may write escape sequences."""
+    return _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
 
 
 def decode_ids(ids: torch.Tensor, mask: torch.Tensor, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:

@@ -5,6 +5,7 @@ import difflib
 import json
 import sys
 import textwrap
+import urllib.parse
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,10 @@ class SeqGANConfig(TrainingArguments):
     )
     beta: float = field(
         default=0.0,
-        metadata={"help": "Weight of KL(generator || frozen reference) in the loss. 0: no reference kept."},
+        metadata={
+            "help": "Weight of KL(generator || frozen reference) in the loss. 0: no reference kept. The reference is the "
+            "generator as the game begins; with an adapter it is the model without it, as it was before any stage."
+        },
     )
     mle_coef: float = field(
         default=0.0, metadata={"help": "Weight of the likelihood of real texts in the generator's loss; at least 0."}
@@ -235,8 +239,8 @@ class SeqGANConfig(TrainingArguments):
         self._check_batches()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings, with every token, secret and password replaced, however deep it stands."""
-        return _without_secrets(super().to_dict())
+        """Return all settings, [`publishable`]."""
+        return publishable(super().to_dict())
 
     def init_kwargs(self, network: str) -> dict[str, Any]:
         """Return the arguments of `from_pretrained` for the `model` or the `discriminator`."""
@@ -298,16 +302,38 @@ _LEAST: dict[str, float] = {
 _SECRET_ENDINGS = ("token", "secret", "password", "api_key")
 
 
-def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
-    clean: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            clean[name] = _without_secrets(value)
-        elif isinstance(value, str) and str(name).lower().endswith(_SECRET_ENDINGS):
-            clean[name] = f"<{str(name).upper()}>"
-        else:
-            clean[name] = value
-    return clean
+def publishable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return settings as JSON can hold them and anybody may read them, however deep a value stands.
+
+    Every token, secret and password is replaced; of an absolute path the last name is left; a URL loses its credentials
+    and its query, where signatures are.
+
+    Args:
+        values (`Mapping`): Settings by name.
+
+    Returns:
+        `dict`
+    """
+    return {str(name): _publishable(str(name), value) for name, value in values.items()}
+
+
+def _publishable(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return publishable(value)
+    if isinstance(value, (list, tuple)):
+        return [_publishable(name, part) for part in value]
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if hasattr(value, "to_dict"):  # a configuration of quantisation, say
+        return publishable(value.to_dict())
+    text = str(value)
+    if name.lower().endswith(_SECRET_ENDINGS):
+        return f"<{name.upper()}>"
+    if "://" in text:
+        url = urllib.parse.urlsplit(text)
+        return urllib.parse.urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+    return Path(text).name if Path(text).is_absolute() else text
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):

@@ -1,11 +1,11 @@
 """Which texts a run or an evaluation reads: the splits, columns and rows of a dataset, from disk or as a stream."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -19,7 +19,6 @@ _TEST_SHARE = 0.1
 _MOST_TEST_TEXTS = 1000
 # With `max_samples`, a stream is read this far; up to here it gives the same texts as the whole dataset would.
 _STREAM_HEAD = 10_000
-_BLOCK = 1000
 
 
 def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
@@ -131,9 +130,15 @@ def _usable(dataset: AnyDataset, args: DatasetArguments, split: str) -> AnyDatas
             )
         dataset = dataset.filter(_HasValue(column, value))
     for kept in (["messages"], ["prompt", "completion"]):
-        if set(kept) <= columns:
+        # A column that was asked for by name comes before what needs no name.
+        if set(kept) <= columns and args.text_column == "text":
+            if args.split_paragraphs:
+                raise ValueError(
+                    f"`--split_paragraphs` splits plain texts, and `{args.dataset_name}` has {' and '.join(kept)}. Leave "
+                    "it out, or name the column of texts by `--text_column`."
+                )
             return dataset.select_columns(kept)
-    if args.text_column not in columns and "input_ids" in columns:
+    if args.text_column == "text" and "text" not in columns and "input_ids" in columns:
         return dataset.select_columns(sorted({"input_ids", "attention_mask"} & columns))
     if args.text_column not in columns:
         raise ValueError(
@@ -156,16 +161,10 @@ def _read(dataset: AnyDataset, args: DatasetArguments) -> Dataset:
     if args.max_samples is not None:
         most = max(_STREAM_HEAD, args.max_samples + 2 * _MOST_TEST_TEXTS)
     rows = tqdm(itertools.islice(dataset, most), desc=f"Reading {args.dataset_name}", unit="text", total=most)
-    blocks = [Dataset.from_list(block) for block in _blocks(rows)]
-    if not blocks:
+    texts = Dataset.from_list(list(rows), split=dataset.split)  # of all at once, or their columns might not agree
+    if len(texts) == 0:
         raise ValueError(f"The stream of `{args.dataset_name}` has no texts. Check its split and `--keep_rows`.")
-    return concatenate_datasets(blocks)
-
-
-def _blocks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    iterator = iter(rows)
-    while block := list(itertools.islice(iterator, _BLOCK)):
-        yield block
+    return texts
 
 
 def _paragraphs(batch: dict[str, list[str]]) -> dict[str, list[str]]:

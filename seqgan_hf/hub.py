@@ -10,13 +10,14 @@ from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+from transformers.trainer import TRAINER_STATE_NAME
 
 # What a checkpoint holds of the pair itself, beside the state of training.
 _PAIR = ("*.safetensors", "*.json", "*.py", "*.txt", "*.model", "*.jinja", "discriminator")
 # What an output folder holds of the run.
 _REPORT = ("README.md", "*.png", "metrics.json", "runs")
 # Completions are data, which the Hub does not want among models; the first stage's generator would double the size.
-_IGNORED = ("_*", "checkpoint-*", "completions/*", "mle*/*")
+_IGNORED = ("_*", "checkpoint-*", "completions/*", "mle*/*", TRAINER_STATE_NAME)
 # huggingface_hub changed its HTTP library twice; this is whatever that one raises, for a refused connection, say.
 _CONNECTION_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
 
@@ -46,15 +47,18 @@ def repository_required(name: str) -> Iterator[None]:
         ) from error
 
 
-def create_repository(model_id: str | None, output_dir: str, token: str | None, private: bool | None) -> str:
+def create_repository(
+    model_id: str | None, output_dir: str, token: str | None, private: bool | None, revision: str | None = None
+) -> str:
     """
-    Create a model repository unless it exists.
+    Create a model repository, and a branch of it, unless they exist.
 
     Args:
         model_id (`str`, *optional*): `user/name`, or a name under the logged-in user; that of the folder by default.
         output_dir (`str`): The folder that will be pushed.
         token (`str`, *optional*): One that may write; that of `hf auth login` by default.
         private (`bool`, *optional*): Whether to make it private where it is new.
+        revision (`str`, *optional*): The branch that will be pushed to.
 
     Returns:
         `str`: its full id.
@@ -64,7 +68,10 @@ def create_repository(model_id: str | None, output_dir: str, token: str | None, 
     """
     name = model_id or Path(output_dir).absolute().name
     with repository_required(name):
-        return HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
+        created = HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            HfApi().create_branch(created, branch=revision, token=token, exist_ok=True)
+        return created
 
 
 def how_to_push(model_id: str, folder: str | Path, revision: str | None = None) -> str:
@@ -208,6 +215,8 @@ def stage_checkpoint(checkpoint: Path, output_dir: Path, folder_in_repo: str | N
     stage.mkdir(parents=True)
     for source, patterns, copy in ((checkpoint, _PAIR, _link), (output_dir, _REPORT, shutil.copy2)):
         for path in (path for pattern in patterns for path in sorted(source.glob(pattern))):
+            if path.name == TRAINER_STATE_NAME:
+                continue  # only to be resumed from; it names folders of this machine
             if path.is_dir():
                 shutil.copytree(path, stage / path.name, copy_function=copy)
             else:

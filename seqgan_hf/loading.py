@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
-from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import constants
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+from huggingface_hub import constants, file_exists, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
@@ -21,12 +21,13 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
+from transformers.utils import find_adapter_config_file, is_peft_available
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
 from .hub import first_line
 
 _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+_HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
 _TOKENIZER_FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
@@ -37,7 +38,7 @@ def _explained(what: str, name: str) -> Iterator[None]:
     """Say what could not be had, and what can be done, when the Hub or a path fails."""
     try:
         yield
-    except OSError as error:  # transformers, datasets and huggingface_hub derive all their loading errors from it
+    except (OSError, DatasetsError) as error:  # whatever transformers, datasets and huggingface_hub raise in loading
         causes = _causes(error)
         # `datasets` cuts the chain of causes, and leaves its words alone.
         not_found = any(isinstance(cause, DatasetNotFoundError) for cause in causes)
@@ -156,7 +157,7 @@ def _load_whole(auto_class: Any, name: str, **kwargs: Any) -> PreTrainedModel:
 
 def _adapter_config(name: str, **kwargs: Any) -> str | None:
     """Return the file that describes an adapter, if `name` is one and not a whole model that peft need not know."""
-    hub = {key: kwargs[key] for key in ("cache_dir", "revision", "subfolder", "token") if key in kwargs}
+    hub = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
     if (Path(name) / hub.get("subfolder", "") / "config.json").is_file():
         return None
     return find_adapter_config_file(name, **hub)
@@ -166,10 +167,27 @@ def _load_adapter(auto_class: Any, name: str, adapter_config: str, **kwargs: Any
     _require_peft(f"`{name}` is an adapter and")
     from peft import PeftModel
 
-    adapter = {key: kwargs.pop(key) for key in ("revision", "subfolder") if key in kwargs}
-    base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = auto_class.from_pretrained(base, **kwargs)
-    return PeftModel.from_pretrained(model, name, is_trainable=True, **adapter)
+    hub = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
+    for key in ("revision", "subfolder"):
+        kwargs.pop(key, None)
+    described = json.loads(Path(adapter_config).read_text(encoding="utf-8"))
+    if described.get("revision"):
+        kwargs["revision"] = described["revision"]  # of the model that the adapter was trained on
+    model = auto_class.from_pretrained(described["base_model_name_or_path"], **kwargs)
+    return PeftModel.from_pretrained(model, name, is_trainable=True, **hub)
+
+
+def hub_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Pick what a network's tokenizer must be told, too: where it is, and who may read it.
+
+    Args:
+        kwargs (`Mapping`): For `from_pretrained` of the network.
+
+    Returns:
+        `dict`: for `from_pretrained` of the tokenizer.
+    """
+    return {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
 
 
 def _require_peft(what: str) -> None:
@@ -197,8 +215,10 @@ def merge_adapter(adapter: str, output_dir: str | Path, **kwargs: Any) -> PreTra
     if not hasattr(model, "merge_and_unload"):
         raise ValueError(f"`{adapter}` has no adapter to merge: it is a whole model already. Load it as it is.")
     merged = model.merge_and_unload()
+    tokenizer = find_tokenizer(adapter, **hub_arguments(kwargs))
     merged.save_pretrained(output_dir)
-    load_tokenizer(adapter).save_pretrained(output_dir)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(output_dir)
     return merged
 
 
@@ -249,7 +269,7 @@ def find_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase 
     Returns:
         `PreTrainedTokenizerBase`, or `None`: the model is of ids alone.
     """
-    where = {key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}
+    where = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
     if not any(is_saved(name_or_path, filename, **where) for filename in _TOKENIZER_FILES):
         return None
     return load_tokenizer(name_or_path, **kwargs)
@@ -262,20 +282,23 @@ def is_saved(name_or_path: str, filename: str, **kwargs: Any) -> bool:
     Args:
         name_or_path (`str`): Hub id or local path of the model.
         filename (`str`): Of the file.
-        **kwargs: `revision` and `subfolder`.
+        **kwargs: `revision`, `subfolder`, `token` and `cache_dir`.
 
     Returns:
-        `bool`; `False` also where the Hub has to be asked and does not answer.
+        `bool`
+
+    Raises:
+        OSError: If the Hub has to be asked and does not answer: nobody knows then.
     """
-    found = cached_file(
-        name_or_path,
-        filename,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **kwargs,
-    )
-    return found is not None
+    place = f"{kwargs['subfolder']}/{filename}" if kwargs.get("subfolder") else filename
+    if Path(name_or_path).is_dir():
+        return (Path(name_or_path) / place).is_file()
+    revision = kwargs.get("revision")
+    with _explained(f"`{place}` of `{name_or_path}`", name_or_path):
+        cached = try_to_load_from_cache(name_or_path, place, kwargs.get("cache_dir"), revision)
+        if isinstance(cached, str) or constants.HF_HUB_OFFLINE:
+            return isinstance(cached, str)
+        return file_exists(name_or_path, place, revision=revision, token=kwargs.get("token"))
 
 
 def load_texts(

@@ -24,7 +24,7 @@ from .config import SeqGANConfig
 from .data import TextFormat
 from .discriminator import Discriminator, area_under_curve
 from .generation import generate_completions
-from .hub import BackgroundPushes, PushError, how_to_push, repository_required, result_of_push, stage_checkpoint
+from .hub import BackgroundPushes, PushError, create_repository, how_to_push, result_of_push, stage_checkpoint
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .plots import plot_learning_curves
 from .states import own_randomness
@@ -51,7 +51,8 @@ class PairTrainer(Trainer):
         rollout_policy (`PreTrainedModel`): The generator itself, or its delayed copy.
         card (`dict`): What the model card says beyond what the trainer knows, by the names of [`CardFacts`]: the dataset,
             the results, the language, ...
-        failed_pushes (`list[str]`): A sentence for each push that failed in the background.
+        failed_pushes (`list[str]`): A sentence for each push that failed and was not an error.
+        last_push (`CommitInfo`, *optional*): Of the last push that [`push_to_hub`] waited for.
     """
 
     args: SeqGANConfig
@@ -62,6 +63,8 @@ class PairTrainer(Trainer):
     texts: GameTexts
     card: dict[str, Any]
     failed_pushes: list[str]
+    last_push: CommitInfo | None = None
+    _updates_of_best: int | None = None
     _base_model: str | None
     _discriminator_base_model: str | None
     _is_chat: bool
@@ -74,10 +77,17 @@ class PairTrainer(Trainer):
     # ---- Save, load, resume ----------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            _remove_other_kind(folder, self.accelerator.unwrap_model(self.model))
+            _remove_other_kind(folder / DISCRIMINATOR_FOLDER, self.discriminator.model)
+            for code in (folder / DISCRIMINATOR_FOLDER).glob("*.py"):
+                (folder / code.name).unlink(missing_ok=True)  # copied below, when it was saved before
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        if not _is_adapter(self.accelerator.unwrap_model(self.model)):
+            self.generation_config.save_pretrained(folder)  # plain sampling; the base model's may warp it
         # A pickle runs code where it is read, and this one carries the Hub token.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         (folder / _ARGUMENTS_FILE).write_text(self.args.to_json_string(), encoding="utf-8")
@@ -86,6 +96,12 @@ class PairTrainer(Trainer):
         self.discriminator.save(folder / DISCRIMINATOR_FOLDER)
         # transformers looks for the code of a model at the root, also where the model is in a subfolder.
         for code in (folder / DISCRIMINATOR_FOLDER).glob("*.py"):
+            if (folder / code.name).is_file():
+                logger.warning(
+                    f"Both networks bring their code in a file {code.name}, and transformers looks for both at the root "
+                    "of a repository: from the Hub, the discriminator will not load. Rename one of them."
+                )
+                continue
             shutil.copy2(code, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -102,10 +118,11 @@ class PairTrainer(Trainer):
         super()._load_best_model()
         if self.state.best_model_checkpoint is not None:
             self.discriminator.load(Path(self.state.best_model_checkpoint) / DISCRIMINATOR_FOLDER)
+            self._updates_of_best = self.state.best_global_step
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        delayed = None if self.rollout_policy is self.model else self.rollout_policy.state_dict()
+        delayed = None if self.rollout_policy is self.model else self._trained_weights(self.rollout_policy)
         state = {
             "discriminator_optimizer": self.discriminator.optimizer.state_dict(),
             "texts": self.texts.state_dict(),
@@ -123,14 +140,21 @@ class PairTrainer(Trainer):
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
         if self.rollout_policy is not self.model:  # a copy, also where the checkpoint was made without one
-            self.rollout_policy.load_state_dict(state["rollout_policy"] or self.model.state_dict())
+            weights = state["rollout_policy"] or self._trained_weights(self.model)
+            self.rollout_policy.load_state_dict(weights, strict=False)
+
+    def _trained_weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Return what is trained of the generator, from it or from its copy: of an adapter that alone."""
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {name: parameter.detach() for name, parameter in model.named_parameters() if name in trained}
 
     # ---- The Hub ---------------------------------------------------------------------------------------------------
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, or explain before any training why it cannot be."""
-        with repository_required(self.args.hub_model_id or Path(self.args.output_dir).absolute().name):
-            super().init_hf_repo(token, private)
+        args = self.args
+        token, private = token or args.hub_token, args.hub_private_repo if private is None else private
+        self.hub_model_id = create_repository(args.hub_model_id, args.output_dir, token, private, args.hub_revision)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
@@ -179,14 +203,15 @@ class PairTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card(**kwargs)
+        self.last_push = None
         self._finish_current_push()
         folder, revision = Path(self.args.output_dir), revision or self.args.hub_revision
         job = self._pushes.upload(self.hub_model_id, folder, str(commit_message), revision, token)
         if not blocking:
             return job
-        return result_of_push(
-            job, str(commit_message), self.hub_model_id, how_to_push(self.hub_model_id, folder, revision)
-        )
+        again = how_to_push(self.hub_model_id, folder, revision)
+        self.last_push = result_of_push(job, str(commit_message), self.hub_model_id, again)
+        return self.last_push
 
     def create_model_card(
         self,
@@ -255,12 +280,14 @@ class PairTrainer(Trainer):
             "is_adapter": is_adapter,
             "discriminator_is_adapter": _is_adapter(game.model),
             "settings": game_settings(self.args),
-            "num_updates": self.state.global_step,
-            "num_sets": self._sets_played,
+            "num_updates": self._updates_of_best or self.state.global_step,
+            # With a gate, not every set was learned from.
+            "num_sets": self._sets_played if self.args.discriminator_accuracy_gate is None else None,
             "seed": self.args.seed,
             "seconds": seconds[-1] if seconds and self._began_at == 0 else None,
             "held_out_auc": area_under_curve(game.score(self.texts.first_held_out(_CARD_TESTS)), scores),
-            "samples": game.describe(written.select(shown), scores[shown]),
+            # Without prompts: they are training data, which may be private.
+            "samples": [row | {"prompt": ""} for row in game.describe(written.select(shown), scores[shown])],
             "versions": _versions(),
         }
 
@@ -269,7 +296,13 @@ class PairTrainer(Trainer):
         rows = list(itertools.islice(self.texts.prompts, num_samples))
         prompts = Completions.collate(rows, self.text_format.pad_token_id).to(self.args.device)
         with own_randomness(seed, self.args.device), self.accelerator.autocast():
-            return generate_completions(self.model, prompts.prompt_ids, prompts.prompt_mask, self.generation_config)
+            return generate_completions(
+                self.model,
+                prompts.prompt_ids,
+                prompts.prompt_mask,
+                self.generation_config,
+                batch_size=self.args.rollout_batch_size,
+            )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's pair in the background. Of `Trainer`'s own, it would take the generator alone."""
@@ -289,9 +322,17 @@ class PairTrainer(Trainer):
 
     def _finish_current_push(self) -> None:
         """Wait for pushes in the background, and report those that failed: `Trainer` would swallow them."""
+        failed = self._report_pushes()
+        if failed:  # the command that repeats them takes what is in `output_dir`
+            self.save_model(_internal_call=True)
+            self.create_model_card()
+
+    def _report_pushes(self) -> bool:
         again = how_to_push(str(self.hub_model_id), self.args.output_dir, self.args.hub_revision)
-        for failure in self._pushes.failures(again):
+        failures = self._pushes.failures(again)
+        for failure in failures:
             self._report_failure(failure)
+        return bool(failures)
 
     def _report_failure(self, failure: str) -> None:
         self.failed_pushes.append(failure)
@@ -330,6 +371,13 @@ def _without_discriminator(checkpoint: Path) -> Iterator[Path]:
             if path.name != DISCRIMINATOR_FOLDER:
                 os.symlink(path.resolve(), Path(folder) / path.name)
         yield Path(folder)
+
+
+def _remove_other_kind(folder: Path, model: nn.Module) -> None:
+    """Remove a whole model where an adapter will be saved, and the other way round: both together load as neither."""
+    patterns = ("config.json", "model*.safetensors*") if _is_adapter(model) else ("adapter_*",)
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        path.unlink()
 
 
 def _network_facts(model: PreTrainedModel, base_model: str | None) -> NetworkFacts:

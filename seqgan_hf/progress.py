@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import is_rich_available
 
+from .completions import one_line
 from .config import SeqGANConfig
 
 if is_rich_available():
@@ -30,7 +31,6 @@ if is_rich_available():
 _REFRESHES_PER_SECOND = 2  # of about 2 ms each, in a thread: below half a percent of a core
 _UPDATES_OF_AN_ESTIMATE = 10
 _HEADLINES = ("loss", "reward/mean", "entropy", "discriminator/held_out_auc")
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class TqdmDisplay:
@@ -192,7 +192,10 @@ class RichProgressCallback(TrainerCallback, TqdmDisplay):
         table.add_column("completion")
         for sample in samples:
             # Not `no_wrap` of the column, for which rich would narrow the other one.
-            table.add_row(f"{sample['score']:.3f}", Text(_one_line(sample), no_wrap=True, overflow="ellipsis"))
+            table.add_row(
+                f"{sample['score']:.3f}",
+                Text(one_line(f"{sample['prompt']} {sample['completion']}"), no_wrap=True, overflow="ellipsis"),
+            )
         self.console.print(table)
 
     def _render(self) -> "RenderableType":
@@ -402,13 +405,7 @@ def completions_table(samples: Sequence[Mapping[str, Any]], step: int, width: in
     """
     lines = [f"step {step}  P(real)  completion"]
     for sample in samples:
-        text = _one_line(sample)
+        text = one_line(f"{sample['prompt']} {sample['completion']}")
         text = text if len(text) <= width else text[: width - 3] + "..."
         lines.append(f"{'':{len(str(step)) + 5}}  {sample['score']:7.3f}  {text}")
     return "\n".join(lines)
-
-
-def _one_line(sample: Mapping[str, Any]) -> str:
-    # A byte-level model may write an escape sequence, and a terminal would obey.
-    text = " ".join(f"{sample['prompt']} {sample['completion']}".split())
-    return _CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -18,13 +18,13 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .completions import Completions, decode_ids
-from .config import SeqGANConfig, parse_config
+from .completions import Completions, decode_ids, one_line
+from .config import SeqGANConfig, parse_config, publishable
 from .corpora import all_strings
 from .data import AnyDataset, prepare_dataset
 from .evaluation import bleu_of_samples, nll_at_temperatures, stages_table
 from .hub import create_repository
-from .loading import load_discriminator, load_generator, load_tokenizer, train_tokenizer
+from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, train_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from .pair import base_model_of, game_settings
 from .pretraining import pretrain_generator
@@ -52,7 +52,13 @@ def start(
     presets = Path(recipe).parent / "configs" / Path(recipe).stem
     args, config = parse_config((arguments, SeqGANConfig), argv, description, presets, default_preset)
     if config.push_to_hub:  # before hours of training, not after
-        create_repository(config.hub_model_id, str(config.output_dir), config.hub_token, config.hub_private_repo)
+        create_repository(
+            config.hub_model_id,
+            str(config.output_dir),
+            config.hub_token,
+            config.hub_private_repo,
+            config.hub_revision,
+        )
     set_seed(config.seed)
     return args, config
 
@@ -94,14 +100,14 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
     """
     if not args.from_scratch:
         name, other_name = args.model_name_or_path, args.discriminator_name_or_path
-        loading = config.init_kwargs("model")
+        loading, other_loading = config.init_kwargs("model"), config.init_kwargs("discriminator")
         if args.load_in_4bit:
             loading["quantization_config"] = quantization(config)
         return Networks(
             load_generator(name, adapter(args, "CAUSAL_LM"), **loading),
-            load_tokenizer(name),
-            load_discriminator(other_name, adapter(args, "SEQ_CLS"), **config.init_kwargs("discriminator")),
-            load_tokenizer(other_name),
+            load_tokenizer(name, **hub_arguments(loading)),
+            load_discriminator(other_name, adapter(args, "SEQ_CLS"), **other_loading),
+            load_tokenizer(other_name, **hub_arguments(other_loading)),
             loading,
         )
     tokenizer = train_tokenizer(all_strings(texts), args.vocab_size)
@@ -194,7 +200,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         processing_class=networks.tokenizer,
         discriminator_processing_class=networks.discriminator_tokenizer,
     )
-    trainer.card |= what_the_card_says(args, config)
+    trainer.card |= what_the_card_says(args, config, splits)
     test = list(prepare_dataset(splits["test"], trainer.processing_class, trainer.text_format, "test_dataset"))
     stages = {"MLE": measure(trainer, test, args.num_test_samples)[0]}
     rival = f"MLE, temperature {args.rival_temperature}"
@@ -206,34 +212,36 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
         "stages": stages,
         "first_stage": first_stage,
         "samples": samples[:5],
-        "settings": {**dataclasses.asdict(args), **game_settings(config)},
+        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
     }
     finish(trainer, report, "Held-out texts: NLL in nats per token (lower is better), BLEU of samples against them.")
     return report
 
 
-def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig) -> dict[str, Any]:
+def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict) -> dict[str, Any]:
     """
     Return what a recipe knows for the card of its pair, and may be public: no path of this machine.
 
     Args:
         args (`TextRecipeArguments`): Names the dataset and the generator.
         config (`SeqGANConfig`): Settings of the game.
+        splits (`DatasetDict`): From `load_splits`.
 
     Returns:
         `dict`: by the names of [`CardFacts`].
     """
     first_stage = {option.name: option for option in dataclasses.fields(args) if option.name.startswith("mle_")}
     said: dict[str, Any] = {
-        "dataset_split": "test",
+        # Texts that were held out from the training split are of no split of their own.
+        "dataset_split": args.dataset_test_split if splits["test"].split == args.dataset_test_split else None,
         "settings": game_settings(config) | {name: getattr(args, name) for name in first_stage},
         "defaults": {name: option.default for name, option in first_stage.items()},
     }
-    if args.sample:
+    if Path(args.dataset_name).name == "sample_speech.txt":
         said["dataset"] = "420 sentences that come with seqgan_hf"
     elif "://" in args.dataset_name:
         where = urllib.parse.urlparse(args.dataset_name)
-        said["dataset"] = f"the file {Path(where.path).name} from {where.netloc}"
+        said["dataset"] = f"the file {Path(where.path).name} from {where.hostname}"
     elif not Path(args.dataset_name).exists():
         names = {"dataset": args.dataset_name, "dataset_config": args.dataset_config}
         said |= names | {"dataset_revision": args.dataset_revision}
@@ -288,6 +296,7 @@ def likelihood_stage(
         disable_tqdm=config.disable_tqdm,
     )
     shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
+    shutil.rmtree(folder, ignore_errors=True)  # a whole model and an adapter would not go together
     generator.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
@@ -351,7 +360,7 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     if report["samples"]:
         tqdm.write("\nSamples:")
     for sample in report["samples"]:
-        tqdm.write(f"  - {' '.join(sample.split())}")
+        tqdm.write(f"  - {one_line(sample)}")
     trainer.card["stages"] = report["stages"]
     trainer.save_model()  # with its card and curves, and pushes, if asked
     drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"
@@ -361,7 +370,7 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
         f"\nSaved: generator in {output_dir}, its discriminator in {output_dir / 'discriminator'}, metrics.json."
     )
     tqdm.write(f"Learning curves: {drawn}")
-    if trainer.args.push_to_hub and not trainer.failed_pushes:
+    if trainer.last_push is not None:
         tqdm.write(f"Pushed: {constants.ENDPOINT}/{trainer.hub_model_id}")
     for failure in trainer.failed_pushes:
         tqdm.write(f"\n{failure}")

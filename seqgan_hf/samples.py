@@ -10,7 +10,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .completions import Completions
+from .completions import Completions, one_line
 from .data import TextFormat, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .generation import generate_completions, sampling_config
@@ -214,4 +214,4 @@ def write_samples(rows: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
 
 
 def _one_line(row: Mapping[str, Any]) -> str:
-    return " ".join((row["text"] if "text" in row else row["prompt"] + row["completion"]).split())
+    return one_line(row["text"] if "text" in row else row["prompt"] + row["completion"])

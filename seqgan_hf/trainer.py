@@ -22,7 +22,7 @@ from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, sampling_config
 from .hub import BackgroundPushes
-from .loading import load_discriminator, load_generator, load_tokenizer, switch_off_dropout
+from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, switch_off_dropout
 from .losses import (
     completion_logits,
     mean_negative_log_likelihood,
@@ -98,9 +98,11 @@ class SeqGANTrainer(PairTrainer):
         self._is_chat = is_conversational(train_dataset)
         set_seed(args.seed)  # new heads and adapters are drawn below
         if processing_class is None and isinstance(model, str):
-            processing_class = load_tokenizer(model)
+            processing_class = load_tokenizer(model, **hub_arguments(args.init_kwargs("model")))
         if discriminator_processing_class is None and isinstance(discriminator, str):
-            discriminator_processing_class = load_tokenizer(discriminator)
+            discriminator_processing_class = load_tokenizer(
+                discriminator, **hub_arguments(args.init_kwargs("discriminator"))
+            )
         self._base_model, self._discriminator_base_model = base_model_of(model), base_model_of(discriminator)
         generator = load_generator(model, peft_config, **args.init_kwargs("model"))
         if args.disable_dropout:
@@ -194,9 +196,12 @@ class SeqGANTrainer(PairTrainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`. However it ends, the terminal is given back."""
-        with contextlib.closing(self._display):
-            return super().train(*args, **kwargs)
+        """As in `Trainer`. However it ends, the terminal is given back and failed pushes are reported."""
+        with contextlib.closing(self._display), contextlib.ExitStack() as at_failure:
+            at_failure.callback(self._report_pushes)
+            result = super().train(*args, **kwargs)
+            at_failure.pop_all()  # `Trainer` has waited for them
+            return result
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Make no update more where a finished run is resumed: `Trainer` asks whether it is over only after one."""

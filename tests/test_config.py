@@ -1,13 +1,16 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from transformers import BitsAndBytesConfig
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
-from seqgan_hf.config import parse_config
+from seqgan_hf.config import parse_config, publishable
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CLASSES = (TextRecipeArguments, SeqGANConfig)
@@ -124,3 +127,20 @@ def test_accelerate_reads_its_configurations(path):
     config = load_config_from_file(str(path))
     assert config.distributed_type == kinds[path.stem]
     assert (config.num_processes > 1) == (config.distributed_type != "NO")
+
+
+def test_what_is_written_down_has_no_place_of_this_machine_and_no_credentials():
+    written = publishable(
+        {
+            "output_dir": "/home/ann/secret project/run",
+            "dataset_name": "https://ann:hunter2@host/speech.txt?sig=sekret",
+            "data": ["../speeches", {"password": "hunter2"}],
+            "quantization_config": BitsAndBytesConfig(load_in_4bit=True),
+            "device": torch.device("cpu"),
+            "none": None,
+        }
+    )
+    assert json.loads(json.dumps(written)) == written
+    assert written["quantization_config"]["load_in_4bit"] is True and written["none"] is None
+    assert written["output_dir"] == "run" and written["dataset_name"] == "https://host/speech.txt"
+    assert written["data"] == ["../speeches", {"password": "<PASSWORD>"}] and written["device"] == "cpu"

@@ -102,3 +102,19 @@ def test_prompts_and_conversations_stay_as_they_are(streaming, tmp_path):
         splits = load_splits(arguments(tmp_path / "s.jsonl", dataset_streaming=streaming), seed=1)
         assert set(splits["test"].column_names) == set(row) - {"text", "source"}
         assert set(all_strings(splits["train"])) == strings
+
+
+def test_a_column_asked_for_by_name_comes_before_conversations(tmp_path):
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (tmp_path / "s.jsonl").write_text("\n".join([json.dumps({"messages": chat, "speech": "c"})] * 30))
+    assert set(load_splits(arguments(tmp_path / "s.jsonl", text_column="speech"), seed=1)["train"]["text"]) == {"c"}
+    with pytest.raises(ValueError, match=re.escape("`--split_paragraphs` splits plain texts, and `")):
+        load_splits(arguments(tmp_path / "s.jsonl", split_paragraphs=True), seed=1)
+
+
+def test_a_stream_may_have_conversations_of_different_keys(tmp_path):
+    plain, named = {"role": "user", "content": "a"}, {"role": "user", "content": "a", "name": "ann"}
+    rows = [{"messages": [named if i > 1200 else plain, {"role": "assistant", "content": "b"}]} for i in range(1500)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = load_splits(arguments(tmp_path / "s.jsonl", dataset_streaming=True), seed=1)
+    assert sum(map(len, splits.values())) == 1500

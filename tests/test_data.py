@@ -78,8 +78,8 @@ def test_conversations_go_through_the_chat_template(kind, columns, tokenizer):
         (
             TEMPLATE,
             ASKED,
-            "Row 0 of `train_dataset` must be a prompt of at least one message and one answer of the `assistant`; got the "
-            "roles ['system', 'user'].",
+            "Row 0 of `train_dataset` must be a prompt of at least one message and one answer of the `assistant`; got "
+            "the roles ['system', 'user'].",
         ),
         (TEMPLATE, ANSWERED, "got the roles ['assistant']."),
         (
@@ -90,7 +90,7 @@ def test_conversations_go_through_the_chat_template(kind, columns, tokenizer):
         (
             "{{ messages | length }}",
             ASKED + ANSWERED,
-            "Row 0 of `train_dataset`: the chat template writes the answered conversation otherwise than the prompt alone",
+            "Row 0 of `train_dataset`: the chat template writes the answered conversation otherwise than the prompt",
         ),
     ],
 )

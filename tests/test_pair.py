@@ -1,6 +1,7 @@
 """What keeps both networks together, where no Hub is needed: cards and saved folders."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 import torch
 from datasets import Dataset
 from test_trainer import config, moved, play, texts, weights
+from transformers import GenerationConfig
 
 from seqgan_hf import SeqGANTrainer
 from seqgan_hf.discriminator import area_under_curve
+from seqgan_hf.loading import load_generator
 
 
 def auc_of_card(trainer):
@@ -77,6 +80,7 @@ def test_adapters_resume_exactly_with_the_discriminators(tiny_model, tmp_path):
                 save_strategy="steps",
                 save_steps=1,
                 beta=0.1,
+                rollout_update_rate=0.5,
             ),
             train_dataset=texts(),
             peft_config=peft.LoraConfig(task_type="CAUSAL_LM", **lora),
@@ -90,6 +94,9 @@ def test_adapters_resume_exactly_with_the_discriminators(tiny_model, tmp_path):
     again = run("first", 4, resume=str(tmp_path / "first" / "checkpoint-2"))
     assert not moved(weights(whole.model), again.model)
     assert not moved(weights(whole.discriminator.model), again.discriminator.model)
+    assert not moved(weights(whole.rollout_policy), again.rollout_policy)
+    state = torch.load(tmp_path / "first" / "checkpoint-2" / "seqgan_state.pt", weights_only=True)
+    assert all("lora_" in name for name in state["rollout_policy"])  # and not the model below
     base = tiny_model("bert").state_dict()
     for name, value in whole.discriminator.model.get_base_model().state_dict().items():
         plain = name.replace(".base_layer", "").replace(".original_module", "")
@@ -114,5 +121,57 @@ def test_conversations_play_and_their_card_says_so(tokenizer, tiny_model, tmp_pa
     )
     trainer.save_model()
     card = (tmp_path / "run" / "README.md").read_text()
+    assert "the town" not in card  # prompts are training data
     assert "apply_chat_template" in card and "Each is a prompt and its completion" in card
     assert all(sample["prompt"] == "user: the townassistant: " for sample in trainer.sample_texts)
+
+
+@pytest.mark.parametrize("first_adapted", [False, True])
+def test_a_folder_that_held_the_other_kind_loads_as_what_was_saved_last(first_adapted, tiny_model, tmp_path):
+    """A whole model beside the adapter of an earlier run once loaded with that adapter."""
+    peft = pytest.importorskip("peft")
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    for adapted in (first_adapted, not first_adapted):
+        lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear") if adapted else None
+        trainer = play(load_generator(str(tmp_path / "base"), lora), tiny_model("cnn"), config(tmp_path))
+        trainer.save_model()
+    ids = torch.tensor([[1, 5, 6]])
+    with torch.no_grad():
+        expected = trainer.model.eval()(ids).logits
+        torch.testing.assert_close(load_generator(str(tmp_path / "run")).eval()(ids).logits, expected)
+
+
+def test_the_card_counts_the_updates_of_the_model_that_was_kept(tiny_model, tmp_path):
+    settings = {
+        "max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1,
+        "load_best_model_at_end": True, "metric_for_best_model": "nll", "greater_is_better": False, "learning_rate": 0.5,
+    }  # fmt: skip
+    trainer = play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, **settings), eval_dataset=texts())
+    assert trainer.state.best_global_step != 3
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"{trainer.state.best_global_step} update" in card and "3 updates of the generator" not in card
+
+
+def test_plain_sampling_is_what_the_saved_generator_does_by_itself(tiny_model, tmp_path):
+    generator = tiny_model("llama")
+    generator.generation_config.repetition_penalty = 1.3
+    play(generator, tiny_model("cnn"), config(tmp_path, temperature=0.7)).save_model()
+    saved = GenerationConfig.from_pretrained(tmp_path / "run")
+    assert (saved.do_sample, saved.top_k, saved.temperature) == (True, 0, 0.7)
+    assert saved.repetition_penalty in (None, 1.0)
+
+
+def test_code_of_both_networks_in_files_of_one_name_is_not_mixed(tiny_model, tmp_path, caplog):
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
+    save = trainer.discriminator.save
+
+    def save_as_lstm(folder):
+        save(folder)
+        (Path(folder) / "cnn.py").rename(Path(folder) / "lstm.py")
+
+    trainer.discriminator.save = save_as_lstm
+    logging.getLogger("transformers").propagate = True
+    trainer.save_model()
+    assert "Both networks bring their code in a file lstm.py" in caplog.text
+    assert "LSTMForCausalLM" in (tmp_path / "run" / "lstm.py").read_text()

@@ -90,3 +90,8 @@ def test_samples_are_shown_and_written(tmp_path):
     assert list(load_texts(str(write_samples(rows, tmp_path / "new" / "s.jsonl")), split="train")) == rows
     assert write_samples(rows, tmp_path / "s.txt").read_text() == "a b\nc\n"
     assert json.loads(write_samples(prompted, tmp_path / "p.jsonl").read_text()) == prompted[0]
+
+
+def test_a_text_cannot_give_orders_to_the_terminal():
+    shown = samples_table([{"text": "we\x1b[2J work\x07", "score": 0.5}])
+    assert "we\ufffd[2J work\ufffd" in shown and not re.search(r"[\x00-\x09\x0b-\x1f]", shown)
