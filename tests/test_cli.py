@@ -239,7 +239,7 @@ def test_an_evaluation_prints_its_table_and_writes_report_and_picture(
     expected = evaluate_generator(generator, texts, tokenizer, 24, [0.5], num_samples=6)
     assert report["held_out"] == pytest.approx(expected["held_out"], rel=1e-5)
     assert [point["samples"] for point in report["sweep"]] == [point["samples"] for point in expected["sweep"]]
-    assert (report["settings"]["split"], report["settings"]["model"]) == ("test", pair)
+    assert (report["settings"]["split"], report["settings"]["model"]) == ("test", "pair")
     lines = printed.splitlines()
     assert lines[0] == f"{pair} on the split `test` of {speeches}"
     assert lines[2].startswith(f"Held-out NLL {report['held_out']['nll']:.4f} nats per token")
