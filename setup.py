@@ -6,6 +6,7 @@ extras = {
     "peft": ["peft>=0.18"],
     "plots": ["matplotlib>=3.8"],
     "rich": ["rich>=13.8"],
+    "docs": ["sphinx>=8", "myst-parser>=4", "furo>=2025.7.19"],
     "trackers": ["tensorboard>=2.16", "trackio>=0.20", "wandb>=0.20"],
     "test": [
         "pytest>=8",
@@ -19,7 +20,18 @@ extras = {
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }
-extras["dev"] = [*extras["test"], *extras["rich"], *extras["trackers"], "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "build>=1.2", "setuptools>=68", "wheel"]
+extras["dev"] = [
+    *extras["test"],
+    *extras["rich"],
+    *extras["trackers"],
+    *extras["docs"],
+    "ruff>=0.12",
+    "mypy>=1.15",
+    "types-PyYAML",
+    "build>=1.2",
+    "setuptools>=68",
+    "wheel",
+]
 
 setup(
     name="seqgan_hf",

@@ -18,7 +18,6 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.arguments import TextRecipeArguments
 
 ROOT = Path(__file__).parent.parent
@@ -137,30 +136,6 @@ def test_a_recipe_trains_adapters_through_both_stages(precision, quick, tokenize
 def test_adapters_of_nothing_are_refused(flags, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         TextRecipeArguments(dataset_name="x", **flags)
-
-
-def test_the_readmes_python_fine_tunes_the_readers_model(tokenizer, tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(code.splitlines()) <= 16
-    sizes = {"vocab_size": len(tokenizer)}
-    networks = {
-        "openai-community/gpt2": LSTMForCausalLM(LSTMConfig(**sizes)),
-        "distilbert/distilroberta-base": TextCNNForSequenceClassification(
-            TextCNNConfig(**sizes, filter_sizes=(2,), num_filters=(4,))
-        ),
-    }
-    for number, (name, network) in enumerate(networks.items()):
-        network.save_pretrained(tmp_path / str(number))
-        tokenizer.save_pretrained(tmp_path / str(number))
-        assert name in code
-        code = code.replace(name, str(tmp_path / str(number)))
-    for name in ("train", "test"):
-        (tmp_path / f"{name}.txt").write_text("\n".join(SENTENCES) + "\n")
-    monkeypatch.chdir(tmp_path)
-    smaller = "max_steps=1, discriminator_warmup_steps=1, discriminator_samples=8, save_strategy='no', "
-    assert "max_steps=200, " in code
-    exec(compile(code.replace("max_steps=200, ", smaller), "README.md", "exec"), {})
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "gpt2-seqgan").config.vocab_size == len(tokenizer)
 
 
 def test_the_bundled_text_is_varied_and_plain():

@@ -1,0 +1,446 @@
+"""
+The documentation builds without a broken reference, and every program and command in it runs as it stands.
+
+A page runs in a folder of its own, from top to bottom: ```python blocks in one process, ```bash blocks beside it, and
+```yaml blocks are settings that `parse_config` reads. The Hub is a local one that holds tiny models under the names that
+the pages use, and `SIZES` keeps runs short. Marks in a page, unseen by its readers:
+
+    <!-- file: NAME -->     the next block is the contents of a file
+    <!-- fails -->          the next block must fail, and print what the block behind it shows
+
+To import torch and transformers takes longer than all else here. So one process imports them, and every `python`,
+`seqgan-hf`, ... of a page is a fork of it: this file is also that process (`serve`), and the programs on the PATH of a
+page hand over to it (`_CLIENT`).
+"""
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import gc
+import importlib
+import itertools
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+import seqgan_hf
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "README.md"]
+SPHINX = ["sphinx-build", "-W", "--keep-going", "-q", "-b", "html"]
+
+# The most of each setting in the runs of a page, whatever it says itself. Nothing else of a page is changed.
+SIZES = {
+    "max_steps": 2, "num_rollouts": 1, "rollout_batch_size": 64, "logging_steps": 1, "save_steps": 1,
+    "discriminator_warmup_steps": 1, "discriminator_steps": 1, "discriminator_samples": 8, "mle_epochs": 1,
+    "num_test_samples": 10, "num_texts": 100, "num_samples": 10,
+}  # fmt: skip
+# These install what the tests run in, or ask the reader something.
+_NOT_RUN = re.compile(r"^(\S*pip install|python3? -m venv|hf auth login$)")
+
+# ---- The process that has imported everything ----------------------------------------------------------------------
+
+_PROGRAMS = {
+    "seqgan-hf": "seqgan_hf.cli:main",
+    "accelerate": "accelerate.commands.accelerate_cli:main",
+    "hf": "huggingface_hub.cli.hf:main",
+    "sphinx-build": "sphinx.cmd.build:main",
+    "page": "test_docs:run_page",
+}
+_CLIENT = """\
+#!{python} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect({address!r})
+    job = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(client, [len(job).to_bytes(4, "big")], [0, 1, 2])
+    client.sendall(job)
+    code = client.recv(1)
+sys.exit(code[0] if code else 1)
+"""
+
+
+def serve(address: str) -> None:
+    """Import everything, and run each job in a fork."""
+    models = (f"transformers.models.{name}.modeling_{name}" for name in ("gpt2", "llama", "roberta"))
+    programs = (target.split(":")[0] for target in _PROGRAMS.values())
+    for name in (
+        "peft",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "seqgan_hf.recipe",
+        *models,
+        *programs,
+    ):
+        with contextlib.suppress(ImportError):  # sphinx may be missing
+            importlib.import_module(name)
+    from seqgan_hf import SeqGANConfig, arguments
+
+    for config_class in (
+        SeqGANConfig, arguments.TextRecipeArguments, arguments.SyntheticRecipeArguments, arguments.EvaluateArguments
+    ):  # fmt: skip
+        _keep_small(config_class)
+    gc.freeze()  # a collection would copy the pages that the forks share
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        print("ready", flush=True)
+        while True:
+            client, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _run_job(client, address)
+            client.close()
+
+
+def _keep_small(config_class: type) -> None:
+    make = config_class.__init__
+    defaults = {field.name: field.default for field in dataclasses.fields(config_class) if field.name in SIZES}
+
+    @functools.wraps(make)
+    def make_small(self, *args, **kwargs):
+        sizes = {name: kwargs.get(name, default) for name, default in defaults.items()}
+        make(self, *args, **{**kwargs, **{name: min(size, SIZES[name]) for name, size in sizes.items()}})
+
+    config_class.__init__ = make_small
+
+
+def _run_job(client: socket.socket, address: str) -> NoReturn:
+    """Become the program that a client was called as."""
+    size, files, *_ = socket.recv_fds(client, 4, 3)
+    program, arguments, folder, environment = json.loads(client.makefile("rb").read(int.from_bytes(size, "big")))
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.executable = str(Path(address).parent / "bin" / "python")
+    sys.argv = [program, *arguments]
+    code = 0
+    try:
+        if program == "python":
+            _run_python(arguments)
+        else:
+            module, function = _PROGRAMS[program].split(":")
+            code = getattr(importlib.import_module(module), function)() or 0
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    client.sendall(bytes([code]))
+    os._exit(code)  # to take down all modules one by one lasts a second
+
+
+def _run_python(arguments: list[str]) -> None:
+    option, *rest = arguments
+    if option in ("-c", "-m"):
+        sys.path.insert(0, os.getcwd())
+        sys.argv = [option if option == "-c" else rest[0], *rest[1:]]
+        if option == "-m":
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(option).resolve().parent))
+        sys.argv = arguments
+        runpy.run_path(option, run_name="__main__")
+
+
+# ---- A page --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Block:
+    """A fenced block of a page, its line there, and the mark above it."""
+
+    language: str
+    text: str
+    line: int
+    mark: str = ""
+
+
+def read_blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page, without what the README says that the CI runs."""
+    text = page.read_text(encoding="utf-8")
+    fence = r"^(?:<!-- (?P<mark>.*?) -->\n)?(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```$"
+    blocks = [
+        Block(
+            match["language"],
+            textwrap.dedent(match["text"]),
+            text[: match.start("text")].count("\n") + 1,
+            match["mark"] or "",
+        )
+        for match in re.finditer(fence, text, re.DOTALL | re.MULTILINE)
+    ]
+    return [block for block in blocks if ".venv/bin/pip" not in block.text]
+
+
+def run_page() -> None:
+    """Run the blocks of the page that is the argument, here."""
+    page = Path(sys.argv[1])
+    blocks = read_blocks(page)
+    namespace = {"__name__": "__main__"}
+    start = time.monotonic()
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        seconds = time.monotonic() - start
+        print(f"\n==== {page.name}, line {block.line}, after {seconds:.1f} s: {block.language}", flush=True)
+        if block.mark.startswith("file: "):
+            path = Path(block.mark.removeprefix("file: "))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+        if block.mark == "fails":
+            said = _words(_failure(block, namespace))
+            print(said)
+            assert _words(following.text) in said, f"it did not say what line {following.line} shows"
+        elif block.language == "python":
+            exec(compile(block.text, f"{page.name} from line {block.line}", "exec"), namespace)
+        elif block.language == "bash":
+            subprocess.run(_bash(block), check=True)
+        elif block.language == "yaml":
+            _check_settings(block)
+
+
+def _bash(block: Block) -> list[str]:
+    lines = [line for line in block.text.splitlines() if not _NOT_RUN.match(line)]
+    return ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
+
+
+def _failure(block: Block, namespace: dict) -> str:
+    """Run a block that must fail, and return what it said."""
+    if block.language == "bash":
+        result = subprocess.run(_bash(block), capture_output=True, text=True, check=False)
+        assert result.returncode, "this must fail, and did not"
+        return result.stdout + result.stderr
+    try:
+        exec(block.text, namespace)
+    except Exception as error:
+        return "".join(traceback.format_exception_only(error))
+    raise AssertionError("this must fail, and did not")
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _check_settings(block: Block) -> None:
+    """Let `parse_config` read a block of YAML as the settings of a recipe."""
+    from seqgan_hf import SeqGANConfig, parse_config
+    from seqgan_hf.arguments import TextRecipeArguments
+
+    path = Path("settings_of_a_page.yaml")
+    path.write_text(block.text, encoding="utf-8")
+    parse_config((TextRecipeArguments, SeqGANConfig), [str(path), "--dataset_name", "texts.txt"])
+
+
+# ---- The tests -----------------------------------------------------------------------------------------------------
+
+
+def sentences() -> list[str]:
+    return (ROOT / "recipes" / "data" / "sample_speech.txt").read_text(encoding="utf-8").splitlines()[:60]
+
+
+def tiny_models() -> dict[str, tuple]:
+    """Build what stands for the models of the pages: a tokenizer of the same kind, and a network of the same class."""
+    import torch
+    from tokenizers.processors import RobertaProcessing
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+        RobertaConfig,
+        RobertaForMaskedLM,
+    )
+
+    from seqgan_hf.loading import train_tokenizer
+
+    def tokenizer(vocab_size, **special):
+        trained = train_tokenizer(sentences(), vocab_size)
+        return PreTrainedTokenizerFast(tokenizer_object=trained.backend_tokenizer, **special)
+
+    gpt2 = tokenizer(300, bos_token="</s>", eos_token="</s>", model_max_length=1024)
+    roberta = tokenizer(320, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=512)
+    ends = [(token, roberta.convert_tokens_to_ids(token)) for token in ("</s>", "<s>")]
+    roberta.backend_tokenizer.post_processor = RobertaProcessing(*ends, add_prefix_space=False)
+    chat = tokenizer(310, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=8192)
+    chat.chat_template = (
+        "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>\n{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+    def special(tokenizer, *names):
+        return {"vocab_size": len(tokenizer)} | {
+            f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names
+        }
+
+    torch.manual_seed(0)
+    gpt2_model = GPT2LMHeadModel(GPT2Config(**special(gpt2, "bos", "eos"), n_embd=16, n_layer=2, n_head=2))
+    roberta_model = RobertaForMaskedLM(
+        RobertaConfig(**special(roberta, "bos", "eos", "pad"), **sizes, max_position_embeddings=514)
+    )
+    wide = {**sizes, "hidden_size": 64, "intermediate_size": 64}  # bitsandbytes packs blocks of weights
+    llama_model = LlamaForCausalLM(
+        LlamaConfig(**special(chat, "bos", "eos", "pad"), **wide, max_position_embeddings=8192)
+    )
+    return {
+        "openai-community/gpt2": (gpt2_model, gpt2),
+        "distilbert/distilgpt2": (gpt2_model, gpt2),
+        "distilbert/distilroberta-base": (roberta_model, roberta),
+        "HuggingFaceTB/SmolLM2-135M": (llama_model, chat),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": (llama_model, chat),
+    }
+
+
+def small_datasets() -> dict[str, dict[str, str]]:
+    """Build what stands for the datasets of the pages: files by path, with the same splits and columns."""
+    lines = sentences()
+    texts = [{"text": line} for line in lines]
+    chats = [
+        {"messages": [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]}
+        for line, answer in itertools.pairwise(lines)
+    ]
+    reviews = [{"text": line, "label": number % 2} for number, line in enumerate(lines)]
+
+    def files(folder: str, **splits: list[dict]) -> dict[str, str]:
+        card = f"---\nconfigs:\n- config_name: {folder}\n  data_dir: {folder}\n---\n"
+        rows = {f"{folder}/{name}.jsonl": "\n".join(map(json.dumps, split)) for name, split in splits.items()}
+        return {"README.md": card, **rows}
+
+    return {
+        "Salesforce/wikitext": files("wikitext-2-raw-v1", train=texts * 4, validation=texts[:20], test=texts[20:40]),
+        "HuggingFaceTB/smoltalk": files("everyday-conversations", train=chats, test=chats[:10]),
+        "stanfordnlp/imdb": files("plain_text", train=reviews, test=reviews[:20]),
+    }
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    from hub_server import WRITE_TOKEN, Account, HubServer
+
+    folder = tmp_path_factory.mktemp("models")
+    with HubServer(tokens={WRITE_TOKEN: Account("you")}) as server:
+        for name, parts in tiny_models().items():
+            for part in parts:
+                part.save_pretrained(folder / name)
+            server.add_repo(name, {path.name: path.read_bytes() for path in (folder / name).iterdir()})
+        for name, files in small_datasets().items():
+            server.add_repo(name, files, repo_type="dataset")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def environment(hub, tmp_path_factory):
+    """Start the process that has imported everything, and return the environment of its clients."""
+    folder = tmp_path_factory.mktemp("docs")
+    address = str(folder / "socket")
+    bin_folder = folder / "bin"
+    bin_folder.mkdir()
+    for name in ("python", *_PROGRAMS):
+        (bin_folder / name).write_text(_CLIENT.format(python=sys.executable, address=address))
+        (bin_folder / name).chmod(0o755)
+    variables = hub.environment(folder) | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    variables["PATH"] = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), variables["PATH"]])
+    server = subprocess.Popen(
+        [sys.executable, __file__, address], env=variables, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert server.stdout.readline() == b"ready\n"
+    yield variables
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    server.stdout.close()
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def run(environment):
+    """Return a function that runs a command in a folder, and gives its exit code and what it prints."""
+
+    def run(command: list, folder: Path) -> tuple[int, str]:
+        result = subprocess.run(
+            list(map(str, command)), env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        return result.returncode, result.stdout
+
+    return run
+
+
+@pytest.fixture
+def reader(tmp_path) -> Path:
+    """Return a folder with what a reader has at hand: the repository's files, and texts of his own."""
+    for name in ("recipes", "constraints.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    lines = sentences()
+    (tmp_path / "speeches").mkdir()
+    for name, texts in {"train": lines[:40], "validation": lines[40:50], "test": lines[50:]}.items():
+        for path in (tmp_path / "speeches" / f"{name}.txt", tmp_path / f"{name}.txt"):
+            path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    (tmp_path / "speeches.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_the_documentation_builds_without_a_broken_reference(run, tmp_path):
+    inventory = pytest.importorskip("sphinx.util.inventory").InventoryFile
+    code, said = run([*SPHINX, DOCS, tmp_path], ROOT)
+    assert code == 0, said
+    with (tmp_path / "objects.inv").open("rb") as file:
+        objects = inventory.load(file, "", lambda base, uri: uri)
+    documented = {name for kind, names in objects.items() if kind.startswith("py:") for name in names}
+    assert {f"seqgan_hf.{name}" for name in seqgan_hf.__all__} <= documented
+    modules = {f"seqgan_hf.{path.stem}" for path in (ROOT / "seqgan_hf").glob("[!_]*.py")}
+    assert modules - documented == {"seqgan_hf.cli", "seqgan_hf.trainer"}  # on pages of their own, and in the package
+
+
+def test_a_broken_reference_of_any_kind_fails_the_build(run, tmp_path):
+    pytest.importorskip("sphinx")
+    shutil.copy(DOCS / "conf.py", tmp_path)
+    (tmp_path / "index.md").write_text(
+        "# Home\n\n[a](missing.md) [b](index.md#nowhere) {py:class}`seqgan_hf.Missing` ![c](missing.png)\n\n"
+        "```{eval-rst}\n.. autofunction:: seqgan_hf.rewards.leave_one_out_advantages\n```\n"
+    )
+    (tmp_path / "orphan.md").write_text("# Orphan\n")
+    code, said = run([*SPHINX, tmp_path, tmp_path / "html"], tmp_path)
+    assert code != 0
+    broken = ("'missing.md'", "'nowhere'", "seqgan_hf.Missing", "missing.png", "orphan.md", "average_rollout_scores")
+    assert [what for what in broken if what not in said] == [], said
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if read_blocks(page)], ids=name_of)
+def test_what_a_page_tells_its_reader_to_run_runs(page, run, reader):
+    code, said = run(["page", page], reader)
+    print(said)
+    assert code == 0
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
