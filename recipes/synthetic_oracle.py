@@ -24,7 +24,7 @@ from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
 from seqgan_hf.pair import game_settings
-from seqgan_hf.recipe import finish, likelihood_stage, start, which_checkpoint
+from seqgan_hf.recipe import announce_game, finish, likelihood_stage, start, which_checkpoint
 from seqgan_hf.samples import sample_texts
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         }
 
     stages = {"MLE": nll(), f"MLE, temperature {args.rival_temperature}": nll(args.rival_temperature)}
-    print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
+    announce_game(config)
     trainer.train(resume_from_checkpoint=which_checkpoint(config))
     stages["SeqGAN"] = nll()
     settings = publishable(dataclasses.asdict(args)) | game_settings(config)

@@ -390,6 +390,8 @@ def parse_config(
         allow_abbrev=False,
     )
     *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if unknown and unknown[0].endswith((".yaml", ".yml")):
+        raise ValueError(f"The configuration file {unknown[0]} comes first, before all flags.")
     if unknown:
         nearest = _nearest(unknown[0].lstrip("-").split("=")[0], _keys(config_classes))
         raise ValueError(f"Unknown argument `{unknown[0]}`. Did you mean `--{nearest}`? See --help for all.")

@@ -178,7 +178,7 @@ def prepare_dataset(
 
 
 _PREPARED = ("prompt_ids", "completion_ids")
-_CONDITIONAL_SOURCES = (("prompt", "completion"), ("messages",))
+_CONDITIONAL_SOURCES = (("messages",), ("prompt", "completion"))
 _TEXT_SOURCES = (*_CONDITIONAL_SOURCES, ("text",))
 _SOURCES = (_PREPARED, *_TEXT_SOURCES, ("input_ids",))
 

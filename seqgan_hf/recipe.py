@@ -205,7 +205,7 @@ def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, n
     stages = {"MLE": measure(trainer, test, args.num_test_samples)[0]}
     rival = f"MLE, temperature {args.rival_temperature}"
     stages[rival] = measure(trainer, test, args.num_test_samples, args.rival_temperature)[0]
-    print(f"\nStage 2 of 2: SeqGAN, {config.max_steps} updates of the generator.", flush=True)
+    announce_game(config)
     trainer.train(resume_from_checkpoint=which_checkpoint(config))
     stages["SeqGAN"], samples = measure(trainer, test, args.num_test_samples)
     report = {
@@ -303,6 +303,14 @@ def likelihood_stage(
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
     return load_generator(str(folder), **loading or {}), metrics
+
+
+def announce_game(config: SeqGANConfig) -> None:
+    """Say that the second stage begins, and how long it is."""
+    length = f"{config.max_steps} updates of the generator"
+    if config.max_steps <= 0:
+        length = f"{config.num_train_epochs:g} epochs"
+    print(f"\nStage 2 of 2: SeqGAN, {length}.", flush=True)
 
 
 def which_checkpoint(config: SeqGANConfig) -> str | bool | None:

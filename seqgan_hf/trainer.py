@@ -54,7 +54,7 @@ class SeqGANTrainer(PairTrainer):
         discriminator (`str` or `PreTrainedModel`): Hub id, local path or any sequence classifier with two labels.
         args (`SeqGANConfig`, *optional*): The settings.
         train_dataset (`Dataset` or `IterableDataset`): Real texts: a column `text`; or `prompt` and `completion`; or
-            `input_ids`.
+            `messages`, for the chat template; or `input_ids`.
         eval_dataset (`Dataset` or `IterableDataset`, *optional*): Held-out texts in the same form.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer; loaded along where `model` is
             a name. Rows of `input_ids` need none.

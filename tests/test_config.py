@@ -144,3 +144,9 @@ def test_what_is_written_down_has_no_place_of_this_machine_and_no_credentials():
     assert written["quantization_config"]["load_in_4bit"] is True and written["none"] is None
     assert written["output_dir"] == "run" and written["dataset_name"] == "https://host/speech.txt"
     assert written["data"] == ["../speeches", {"password": "<PASSWORD>"}] and written["device"] == "cpu"
+
+
+def test_a_configuration_file_behind_flags_is_sent_to_its_place(tmp_path):
+    message = "The configuration file run.yaml comes first, before all flags."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_config(CLASSES, ["--dataset_name", "x", "--output_dir", str(tmp_path), "run.yaml"])

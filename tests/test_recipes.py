@@ -18,7 +18,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import TextRecipeArguments
+from seqgan_hf.recipe import announce_game
 
 ROOT = Path(__file__).parent.parent
 
@@ -142,3 +144,9 @@ def test_the_bundled_text_is_varied_and_plain():
     lines = (ROOT / "recipes" / "data" / "sample_speech.txt").read_text(encoding="ascii").splitlines()
     assert len(lines) >= 400 and len(set(lines)) == len(lines)
     assert all(6 <= len(line.split()) <= 28 for line in lines)
+
+
+@pytest.mark.parametrize(("steps", "said"), [(7, "7 updates of the generator."), (-1, "2 epochs.")])
+def test_the_length_of_the_game_is_announced(steps, said, tmp_path, capsys):
+    announce_game(SeqGANConfig(output_dir=str(tmp_path), max_steps=steps, num_train_epochs=2))
+    assert f"Stage 2 of 2: SeqGAN, {said}" in capsys.readouterr().out
