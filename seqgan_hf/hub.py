@@ -1,10 +1,8 @@
 """What goes to the Hub and what became of it: repositories, and pushes in the background."""
 
-import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -24,27 +22,6 @@ _CONNECTION_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
 
 class PushError(RuntimeError):
     """A push to the Hub that failed. What was to be pushed is on disk."""
-
-
-@contextlib.contextmanager
-def repository_required(name: str) -> Iterator[None]:
-    """
-    Explain why a repository could not be created, before anything was trained for it.
-
-    Args:
-        name (`str`): The repository.
-
-    Raises:
-        PushError: If the Hub cannot be reached, or refuses.
-    """
-    try:
-        yield
-    except (HfHubHTTPError, LocalTokenNotFoundError, _CONNECTION_ERROR) as error:
-        raise PushError(
-            f"`push_to_hub` was asked for, but the repository `{name}` could not be created or reached on the Hub "
-            f"({first_line(error)}). Log in by `hf auth login` with a token that may write, check `hub_model_id`, or "
-            "leave `push_to_hub` out and upload the folder later."
-        ) from error
 
 
 def create_repository(
@@ -67,11 +44,17 @@ def create_repository(
         PushError: If the Hub cannot be reached, or refuses.
     """
     name = model_id or Path(output_dir).absolute().name
-    with repository_required(name):
+    try:
         created = HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
         if revision is not None:
             HfApi().create_branch(created, branch=revision, token=token, exist_ok=True)
         return created
+    except (HfHubHTTPError, LocalTokenNotFoundError, _CONNECTION_ERROR) as error:
+        raise PushError(
+            f"`push_to_hub` was asked for, but the repository `{name}` could not be created or reached on the Hub "
+            f"({first_line(error)}). Log in by `hf auth login` with a token that may write, check `hub_model_id`, or "
+            "leave `push_to_hub` out and upload the folder later."
+        ) from error
 
 
 def how_to_push(model_id: str, folder: str | Path, revision: str | None = None) -> str:

@@ -27,7 +27,7 @@ from . import models as own_models  # noqa: F401  (registers our model types wit
 from .hub import first_line
 
 _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-_HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token", "trust_remote_code")
+_WHERE = ("cache_dir", "revision", "subfolder", "token")
 _TOKENIZER_FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
@@ -157,7 +157,7 @@ def _load_whole(auto_class: Any, name: str, **kwargs: Any) -> PreTrainedModel:
 
 def _adapter_config(name: str, **kwargs: Any) -> str | None:
     """Return the file that describes an adapter, if `name` is one and not a whole model that peft need not know."""
-    hub = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
+    hub = _picked(kwargs, _WHERE)
     if (Path(name) / hub.get("subfolder", "") / "config.json").is_file():
         return None
     return find_adapter_config_file(name, **hub)
@@ -167,7 +167,7 @@ def _load_adapter(auto_class: Any, name: str, adapter_config: str, **kwargs: Any
     _require_peft(f"`{name}` is an adapter and")
     from peft import PeftModel
 
-    hub = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
+    hub = _picked(kwargs, _WHERE)
     for key in ("revision", "subfolder"):
         kwargs.pop(key, None)
     described = json.loads(Path(adapter_config).read_text(encoding="utf-8"))
@@ -187,7 +187,11 @@ def hub_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         `dict`: for `from_pretrained` of the tokenizer.
     """
-    return {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+    return _picked(kwargs, (*_WHERE, "trust_remote_code"))
+
+
+def _picked(kwargs: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: kwargs[key] for key in keys if key in kwargs}
 
 
 def _require_peft(what: str) -> None:
@@ -269,7 +273,7 @@ def find_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase 
     Returns:
         `PreTrainedTokenizerBase`, or `None`: the model is of ids alone.
     """
-    where = {key: value for key, value in hub_arguments(kwargs).items() if key != "trust_remote_code"}
+    where = _picked(kwargs, _WHERE)
     if not any(is_saved(name_or_path, filename, **where) for filename in _TOKENIZER_FILES):
         return None
     return load_tokenizer(name_or_path, **kwargs)
