@@ -54,6 +54,7 @@ setup(
         "huggingface_hub>=1.5,<3",
         "jinja2>=3.1",
         "numpy>=1.26",
+        "psutil>=5.9",
         "pyarrow>=15",
         "pyyaml>=6",
         "tqdm>=4.66",

@@ -82,6 +82,24 @@ class Completions:
         """Return the four tensors, in the order of the fields."""
         return self.prompt_ids, self.prompt_mask, self.completion_ids, self.completion_mask
 
+    def distinct(self, include_prompt: bool, pad_token_id: int) -> tuple["Completions", torch.Tensor]:
+        """
+        Return each different text once.
+
+        Args:
+            include_prompt (`bool`): Whether texts with different prompts differ.
+            pad_token_id (`int`): Written behind a text.
+
+        Returns:
+            `tuple`: the different texts, and for each text its place among them, a `torch.Tensor` of shape
+            `(batch_size,)`.
+        """
+        ids, mask = self.sequences(include_prompt, pad_token_id)
+        rows, place = ids.masked_fill(mask == 0, -1).unique(dim=0, return_inverse=True)
+        one_of_each = torch.empty(len(rows), dtype=torch.long, device=ids.device)
+        one_of_each[place] = torch.arange(len(ids), device=ids.device)
+        return self.select(one_of_each), place
+
     def sequences(self, include_prompt: bool, pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Return each text as one right-padded row.

@@ -63,9 +63,13 @@ class SeqGANConfig(TrainingArguments):
             "Generation time falls as 1/k; at least 1."
         },
     )
-    rollout_batch_size: int = field(
-        default=512,
-        metadata={"help": "The most rollouts alive at once. It bounds memory, whatever the batch, length and number."},
+    # `int` or `auto`; the parser of command lines knows one type a field.
+    rollout_batch_size: str = field(
+        default=512,  # type: ignore[assignment]
+        metadata={
+            "help": "The most rollouts alive at once: it bounds memory, whatever the batch, length and number. `auto` "
+            "chooses it from the memory that is free at each update; samples may then differ in rounding between runs."
+        },
     )
     rollout_update_rate: float = field(
         default=1.0,  # in the authors' code the rate has no effect: rollouts read the live weights
@@ -232,6 +236,7 @@ class SeqGANConfig(TrainingArguments):
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
+        self.rollout_batch_size = _number_or_auto("rollout_batch_size", self.rollout_batch_size)
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
@@ -284,7 +289,6 @@ class SeqGANConfig(TrainingArguments):
 _LEAST: dict[str, float] = {
     "num_rollouts": 1,
     "rollout_stride": 1,
-    "rollout_batch_size": 1,
     "max_completion_length": 1,
     "num_generations": 1,
     "beta": 0,
@@ -453,6 +457,15 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
             value = (path.parent / value).resolve()
         flags += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return flags
+
+
+def _number_or_auto(name: str, value: Any) -> Any:
+    """Return a setting as an `int` of at least 1, or as `auto`."""
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, or `auto`; got {value!r}.")
+    return int(value)
 
 
 def settings_as_yaml(names: Sequence[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """`Discriminator`: a sequence classifier, its tokenizer and its optimizer; it scores, learns and is tested."""
 
 import copy
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -173,10 +174,9 @@ class Discriminator:
             logits = self.model(**encoded).logits.float()
         return logits[:, REAL] - logits[:, GENERATED]
 
-    @torch.no_grad()
     def score(self, texts: Completions) -> torch.Tensor:
         """
-        Judge finished texts. Dropout is off.
+        Judge finished texts. Dropout is off. Of equal texts one is read, and texts of like length are read together.
 
         Args:
             texts (`Completions`): Real or generated.
@@ -184,12 +184,13 @@ class Discriminator:
         Returns:
             `torch.Tensor` of shape `(batch_size,)`: log-odds that a text is real; their sigmoid is P(real).
         """
-        parts = []
-        with dropout_off(self.model):
-            for start in range(0, len(texts), self.score_batch_size):
-                encoded = self.encode(texts.select(slice(start, start + self.score_batch_size)))
-                parts.append(self.logits(encoded))
-        return torch.cat(parts)
+        distinct, which = texts.distinct(self.reads_prompt, self.pad_token_id)
+        scores = torch.empty(len(distinct), device=self.device)
+        by_length = (distinct.prompt_mask.sum(dim=1) + distinct.lengths).argsort(stable=True)
+        with torch.inference_mode(), dropout_off(self.model):
+            for index in by_length.split(self.score_batch_size):
+                scores[index] = self.logits(self.encode(distinct.select(index)))
+        return scores[which]
 
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """
@@ -214,13 +215,15 @@ class Discriminator:
         labels = torch.cat([torch.full((len(real),), REAL), torch.full((len(generated),), GENERATED)])
         labels = labels.to(self.device)
         inputs = _concatenate(batches, self.pad_token_id)
+        lengths = inputs["attention_mask"].sum(dim=1).cpu()  # known on the host: no batch waits for the device
         order = torch.Generator().manual_seed(seed)
         losses, correct = [], []
         with own_randomness(seed, self.device):
             for _ in range(epochs):
                 for index in torch.randperm(len(labels), generator=order).split(self.batch_size):
+                    longest = max(int(lengths[index].max()), 1)
                     index = index.to(self.device)
-                    logits = self.logits(_trim({name: tensor[index] for name, tensor in inputs.items()}))
+                    logits = self.logits({name: tensor[index, :longest] for name, tensor in inputs.items()})
                     losses.append(self._step(logits, labels[index]))
                     correct.append(
                         torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL])
@@ -235,14 +238,15 @@ class Discriminator:
 
     def _step(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-        if not torch.isfinite(loss):
-            raise _diverged(f"The discriminator's loss is {loss.item()}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        most = self.max_grad_norm if self.max_grad_norm > 0 else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), most)
-        if not torch.isfinite(norm):
-            raise _diverged(f"The norm of the discriminator's gradient is {norm.item()}")
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        total_norm = nn.utils.get_total_norm(gradients)
+        norm = total_norm.item()
+        if not math.isfinite(norm):
+            raise _diverged(f"The discriminator's loss is {loss.item()}, the norm of its gradient {norm}")
+        if 0 < self.max_grad_norm < norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.max_grad_norm, total_norm)
         self.optimizer.step()
         return loss.detach()
 
@@ -391,8 +395,3 @@ def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> d
         return nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=value)
 
     return {name: torch.cat([pad(name, batch[name]) for batch in batches]) for name in batches[0]}
-
-
-def _trim(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    longest = max(int(inputs["attention_mask"].sum(dim=1).max()), 1)
-    return {name: tensor[:, :longest] for name, tensor in inputs.items()}

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from .completions import Completions, decode_ids
 from .data import TextFormat, prepare_dataset
 from .discriminator import context_length
-from .losses import completion_logits, per_token_logps
+from .losses import completion_predictions, token_logps
 from .masking import masked_mean
 from .metrics import Bleu
 from .samples import complete_prompts
@@ -114,9 +114,8 @@ def token_nll(
     with dropout_off(model):
         for start in range(0, len(texts), batch_size):
             batch = texts.select(slice(start, start + batch_size)).to(model.device)
-            logits = completion_logits(model, *batch.tensors())
-            logps = per_token_logps(logits, batch.completion_ids, temperature)
-            parts.append(-logps * batch.completion_mask)
+            predictions = completion_predictions(model, *batch.tensors())
+            parts.append(-token_logps(predictions, batch.completion_ids, batch.completion_mask, temperature))
     return torch.cat(parts)
 
 
@@ -301,10 +300,10 @@ def nll_at_temperatures(
     with dropout_off(model):
         for start in tqdm(starts, "Likelihood of held-out texts", unit="batch", leave=False):
             batch = Completions.collate(rows[start : start + batch_size], pad_token_id).to(model.device)
-            logits = completion_logits(model, *batch.tensors())
+            predictions = completion_predictions(model, *batch.tensors())
             for index, temperature in enumerate(temperatures):
-                logps = per_token_logps(logits, batch.completion_ids, temperature)
-                sums[index] -= logps[batch.completion_mask.bool()].cpu().double().sum()
+                logps = token_logps(predictions, batch.completion_ids, batch.completion_mask, temperature)
+                sums[index] -= logps.cpu().double().sum()
     num_tokens = sum(len(row["completion_ids"]) for row in rows)
     return (sums / num_tokens).tolist()
 

@@ -1,7 +1,7 @@
 """Prompts become `Completions`: one decoding loop for completions, negatives and rollouts alike."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,16 +9,16 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
+from .caches import write_in_place
 from .completions import Completions
+from .heads import split_head, without_head
 from .masking import mask_after_eos
+from .sampling import choose_tokens
 from .states import dropout_off
 
 # These keep their state in their modules, beside a cache that they leave empty.
 _STATE_INSIDE = ("recurrent_gemma",)
 _CACHE_NAMES = ("past_key_values", "cache_params")
-# Rows are sampled in blocks whose probabilities stay in a CPU core's cache; measured in the project's speed notes:
-# 64 rows of 5,000 take 0.5 ms in one block, and 20 times that per row in blocks of a thousand.
-_SAMPLING_BLOCK_ELEMENTS = 64 * 5000
 
 
 def sampling_config(text_format: Any, temperature: float = 1.0, do_sample: bool = True) -> GenerationConfig:
@@ -189,26 +189,38 @@ def decode(
     length = plan.forced_ids.shape[1]
     output = _prefixes(plan, generation_config.pad_token_id)
     # Drawn in advance, row by row: a sequence is the same whatever shares its batch.
-    uniforms = torch.rand(output.shape, device=output.device) if generation_config.do_sample else None
+    draws = (
+        torch.rand(output.shape, dtype=torch.float64, device=output.device) if generation_config.do_sample else None
+    )
     rows = _Rows(plan)
-    model_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
-    outputs = model(**model_inputs, return_dict=True)
+    write_in_place(
+        model_kwargs.get("past_key_values"),
+        max_rows=len(input_ids) + len(output),
+        max_length=input_ids.shape[1] + length - plan.first_length,
+    )
+    head = split_head(model)
+    with without_head(head):
+        model_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
+        outputs = model(**model_inputs, return_dict=True)
     _require_forkable(model, outputs)
     for position in range(plan.first_length, length):
         model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
-        logits = outputs.logits[:, -1]
+        states = outputs.logits[:, -1]
         index = rows.fork(position)
         if index is not None:
-            logits, input_ids = logits[index], input_ids[index]
+            states, input_ids = states[index], input_ids[index]
             model_kwargs = _select_rows(model_kwargs, index)
 
         # Sequences sample; parents write what they are forced to.
-        scores = logits_processor(input_ids, logits.float()) if logits_processor else logits
         next_tokens = plan.forced_ids[rows.parent, position]
         sampling = (rows.sequence >= 0).nonzero().squeeze(1)
-        sequences = rows.sequence[sampling]
-        draws = uniforms[sequences, position] if uniforms is not None else None
-        next_tokens[sampling] = choose_tokens(scores, sampling, draws)
+        sequences, sampling_ids = rows.sequence[sampling], input_ids[sampling]
+        next_tokens[sampling] = choose_tokens(
+            states[sampling],
+            head,
+            None if draws is None else draws[sequences, position],
+            process=_on_rows(logits_processor, sampling_ids) if logits_processor else None,
+        )
         output[sequences, position] = next_tokens[sampling]
         if generation_config.eos_token_id is not None:
             rows.ended[sampling] = next_tokens[sampling] == generation_config.eos_token_id
@@ -216,9 +228,16 @@ def decode(
         if position + 1 == length or not bool(rows.go_on(position).any()):
             break
         input_ids = torch.cat([input_ids, next_tokens.unsqueeze(1)], dim=1)
-        model_inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
-        outputs = model(**model_inputs, return_dict=True)
+        with without_head(head):
+            model_inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **model_kwargs)
+            outputs = model(**model_inputs, return_dict=True)
     return output
+
+
+def _on_rows(
+    logits_processor: LogitsProcessorList, input_ids: torch.Tensor
+) -> Callable[[slice, torch.Tensor], torch.Tensor]:
+    return lambda rows, logits: logits_processor(input_ids[rows], logits)
 
 
 class _Rows:
@@ -252,11 +271,20 @@ class _Rows:
         row_of_parent = torch.empty_like(self.last_fork)
         forced = (self.sequence < 0).nonzero().squeeze(1)
         row_of_parent[self.parent[forced]] = forced
-        index = torch.cat([stays.nonzero().squeeze(1), row_of_parent[forks]])
-        new = torch.arange(self.num_forked, self.num_forked + len(forks), device=index.device)
+        new = torch.arange(self.num_forked, self.num_forked + len(forks), device=forks.device)
         self.num_forked += len(forks)
-        self.sequence = torch.cat([self.sequence[stays], new])
-        self.parent = self.parent[index]
+
+        # Who stays keeps its place, so that a cache has the fewest rows to move: forks, and rows from behind the new end,
+        # fill the places of those that leave.
+        num_rows = int(stays.sum()) + len(forks)
+        behind = stays[num_rows:].nonzero().squeeze(1) + num_rows
+        free = torch.ones(num_rows, dtype=torch.bool, device=forks.device)
+        free[: len(stays)] = ~stays[:num_rows]
+        index = torch.arange(num_rows, device=forks.device)
+        index[free] = torch.cat([behind, row_of_parent[forks]])
+        sequence = self.sequence[index]
+        sequence[free] = torch.cat([self.sequence[behind], new])
+        self.sequence, self.parent = sequence, self.parent[index]
         self.ended = torch.zeros_like(self.parent, dtype=torch.bool)
         return index
 
@@ -278,60 +306,6 @@ def _require_forkable(model: PreTrainedModel, outputs: Any) -> None:
             f"{type(model).__name__} does not keep its state in a cache that can be forked (`reorder_cache`), so "
             "rollouts cannot branch from it. Choose another architecture as the generator."
         )
-
-
-def choose_tokens(scores: torch.Tensor, rows: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
-    """
-    Choose a next token for some rows of a batch: the likeliest, or one drawn by inverse-CDF sampling.
-
-    On CPU the rows go in blocks that stay in cache: `torch.multinomial` takes ten times as long as the softmax before it.
-
-    Args:
-        scores (`torch.Tensor` of shape `(batch_size, vocab_size)`): Logits; -inf for what must not be chosen.
-        rows (`torch.Tensor` of shape `(num_rows,)`): The rows to choose for.
-        draws (`torch.Tensor` of shape `(num_rows,)`, *optional*): Uniform in [0, 1). `None`: greedy.
-
-    Returns:
-        `torch.Tensor` of shape `(num_rows,)`: token ids; none has probability 0.
-    """
-    if draws is None:
-        return scores[rows].argmax(dim=-1)
-    block = len(rows)
-    if scores.device.type == "cpu":
-        block = max(_SAMPLING_BLOCK_ELEMENTS // scores.shape[-1], 1)
-    tokens = [
-        inverse_cdf_sample(scores[block_rows], block_draws)
-        for block_rows, block_draws in zip(rows.split(max(block, 1)), draws.split(max(block, 1)), strict=True)
-    ]
-    return torch.cat(tokens)
-
-
-def inverse_cdf_sample(scores: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """
-    Sample from softmax(scores) by inverting its cumulative sum.
-
-    Args:
-        scores (`torch.Tensor` of shape `(batch_size, vocab_size)`): Logits; -inf for what must not be chosen.
-        draws (`torch.Tensor` of shape `(batch_size,)`): Uniform in [0, 1).
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size,)`: token ids; none has probability 0.
-
-    Raises:
-        FloatingPointError: If the scores are not finite.
-    """
-    cumulative = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    if not bool(total.isfinite().all()):
-        raise FloatingPointError(
-            "The generator's logits are not finite: it diverged. Go back to the last checkpoint and lower "
-            "`learning_rate`."
-        )
-    # `right=True` finds the first entry above the target, which a token of probability 0 never is; the product may round
-    # up to the total, above which there is nothing.
-    below_total = torch.nextafter(total, torch.zeros_like(total))
-    target = torch.minimum(draws.unsqueeze(1) * total, below_total)
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1)
 
 
 def _select_rows(model_kwargs: dict[str, Any], index: torch.Tensor) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """What the generator is trained on: log-probabilities, the policy gradient, the KL to the reference, the likelihood."""
 
 import inspect
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .masking import masked_mean, positions_from_mask
+from .blockwise import TokenValues, token_loss
+from .completions import Completions
+from .heads import split_head, without_head
+from .masking import positions_from_mask
 
 
 def forward_accepts(model: nn.Module, argument: str) -> bool:
@@ -113,56 +117,204 @@ def per_token_kl(logits: torch.Tensor, reference_logits: torch.Tensor) -> torch.
     return (logps.exp() * (logps - reference_logps)).sum(dim=-1)
 
 
-def policy_gradient_loss(
-    logps: torch.Tensor, advantages: torch.Tensor, completion_mask: torch.Tensor, max_completion_length: int
+@dataclass
+class Predictions:
+    """
+    What predicts the tokens of completions: states that a head projects to logits, or the logits themselves.
+
+    Args:
+        states (`torch.Tensor` of shape `(batch_size, completion_length, hidden_size)`): Behind the last token before
+            each. Of size `vocab_size` where there is no head: logits.
+        head (`nn.Linear`, *optional*): The projection; `None` where the model could not be split from it.
+    """
+
+    states: torch.Tensor
+    head: nn.Linear | None
+
+    def logits(self) -> torch.Tensor:
+        """Return all logits, a `torch.Tensor` of shape `(batch_size, completion_length, vocab_size)`."""
+        return self.states if self.head is None else self.head(self.states)
+
+
+def completion_predictions(model: nn.Module, *completion_tensors: torch.Tensor) -> Predictions:
+    """
+    Run the model over prompts and completions, without projecting anything to the vocabulary yet.
+
+    Args:
+        model (`nn.Module`): A causal language model.
+        *completion_tensors (`torch.Tensor`): As [`completion_logits`] takes them.
+
+    Returns:
+        `Predictions`: logits only where the model's head cannot be split off, see `heads.split_head`.
+    """
+    head = split_head(model)
+    with without_head(head):
+        return Predictions(completion_logits(model, *completion_tensors), head)
+
+
+def weighted_token_loss(
+    predictions: Predictions,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    nll_weights: torch.Tensor,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    kl_weights: torch.Tensor | None = None,
+    reference: Predictions | None = None,
+) -> tuple[torch.Tensor, TokenValues]:
+    """
+    Weighted sum of -log p, and of the KL to a reference policy, over the tokens that count.
+
+    Where the head could be split off, the projection goes block by block and all logits never exist at once; the result
+    is the same.
+
+    Args:
+        predictions (`Predictions`): The generator's.
+        completion_ids (`torch.Tensor` of shape `(batch_size, completion_length)`): The tokens.
+        completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
+        nll_weights (`torch.Tensor` of the same shape): What each -log p is multiplied by; held constant.
+        temperature (`float`): Divides the logits, as in sampling; above 0. The KL is that at temperature 1.
+        with_entropy (`bool`): Whether the entropies are wanted; they are 0 otherwise.
+        kl_weights (`torch.Tensor` of the same shape, *optional*): What each token's KL is multiplied by.
+        reference (`Predictions`, *optional*): The frozen reference policy's, for the KL.
+
+    Returns:
+        `tuple`: the loss, a scalar; and `TokenValues` of shape `(batch_size, completion_length)`, without gradient and 0
+        where the mask is 0.
+    """
+    counted = completion_mask.bool()
+    columns = [None if column is None else column.detach()[counted] for column in (nll_weights, kl_weights)]
+    ids = completion_ids[counted]
+    if predictions.head is None or (reference is not None and reference.head is None):
+        logits = predictions.logits()[counted]
+        reference_logits = None if reference is None else reference.logits()[counted]
+        loss, values = _whole_token_loss(logits, ids, columns, temperature, with_entropy, reference_logits)
+    else:
+        loss, values = token_loss(
+            predictions.states[counted],
+            predictions.head.weight,
+            predictions.head.bias,
+            ids,
+            columns[0],
+            temperature,
+            with_entropy,
+            columns[1],
+            None
+            if reference is None or reference.head is None
+            else (reference.states[counted], reference.head.weight, reference.head.bias),
+        )
+
+    def laid_out(value: torch.Tensor) -> torch.Tensor:
+        return value.new_zeros(completion_ids.shape).masked_scatter(counted, value)
+
+    return loss, TokenValues(laid_out(values.logps), laid_out(values.entropy), laid_out(values.kl))
+
+
+def _whole_token_loss(
+    logits: torch.Tensor,
+    token_ids: torch.Tensor,
+    weights: list[torch.Tensor | None],
+    temperature: float,
+    with_entropy: bool,
+    reference_logits: torch.Tensor | None,
+) -> tuple[torch.Tensor, TokenValues]:
+    """Do what `blockwise.token_loss` does, with all logits at once."""
+    nll_weights, kl_weights = weights
+    logps = per_token_logps(logits, token_ids, temperature)
+    loss = -(logps * nll_weights).sum()
+    zeros = torch.zeros_like(logps, requires_grad=False)
+    values = TokenValues(logps.detach(), zeros, zeros)
+    if with_entropy:
+        with torch.no_grad():
+            values.entropy = per_token_entropy(logits, temperature)
+    if kl_weights is not None and reference_logits is not None:
+        kl = per_token_kl(logits, reference_logits)
+        values.kl = kl.detach()
+        loss = loss + (kl * kl_weights).sum()
+    return loss, values
+
+
+def policy_gradient_weights(
+    advantages: torch.Tensor, completion_mask: torch.Tensor, max_completion_length: int
 ) -> torch.Tensor:
     """
-    REINFORCE with one advantage per token: its gradient is minus that of SeqGAN's objective.
+    Say what each token's -log p is multiplied by in REINFORCE: the sum has minus the gradient of SeqGAN's objective.
 
     Eq. 7 of SeqGAN (https://huggingface.co/papers/1609.05473), whose sum over batch and time is divided here by the
     constant `batch_size * max_completion_length`. Dividing by the tokens present would reward long bad completions.
 
     Args:
-        logps (`torch.Tensor` of shape `(batch_size, completion_length)`): Log-probabilities, with gradient.
-        advantages (`torch.Tensor` of the same shape): Held constant.
+        advantages (`torch.Tensor` of shape `(batch_size, completion_length)`): One per token.
         completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
         max_completion_length (`int`): The most tokens a completion may have.
 
     Returns:
-        `torch.Tensor`: a scalar.
+        `torch.Tensor` of the same shape.
     """
-    weighted = logps * advantages.detach() * completion_mask
-    return -weighted.sum() / (logps.shape[0] * max_completion_length)
+    return advantages * completion_mask / (len(advantages) * max_completion_length)
 
 
-def negative_log_likelihood(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_weights(completion_mask: torch.Tensor) -> torch.Tensor:
     """
-    Sum of -log p over the labelled tokens of each text, and how many there are.
+    Say what each token's -log p is multiplied by for a mean over tokens: maximum likelihood.
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, length, vocab_size)`): `logits[:, i]` predicts `labels[:, i]`.
-        labels (`torch.Tensor` of shape `(batch_size, length)`): Token ids; -100 where nothing is predicted.
+        completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
 
     Returns:
-        `tuple` of two `torch.Tensor` of shape `(batch_size,)`: sums in nats, and counts.
+        `torch.Tensor` of the same shape: sums to 1, or is 0 if nothing counts.
     """
-    counted = labels != -100
-    nll = -per_token_logps(logits, labels.clamp(min=0))
-    return (nll * counted).sum(dim=1), counted.sum(dim=1)
+    return completion_mask / completion_mask.sum().clamp(min=1)
 
 
-def mean_negative_log_likelihood(
-    logits: torch.Tensor, completion_ids: torch.Tensor, completion_mask: torch.Tensor
-) -> torch.Tensor:
+def mean_negative_log_likelihood(model: nn.Module, texts: Completions) -> torch.Tensor:
     """
     Maximum-likelihood loss per token of real completions.
 
     Args:
-        logits (`torch.Tensor` of shape `(batch_size, completion_length, vocab_size)`): As `completion_logits` has them.
-        completion_ids (`torch.Tensor` of shape `(batch_size, completion_length)`): Real text.
-        completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
+        model (`nn.Module`): A causal language model.
+        texts (`Completions`): Real texts, on the model's device.
 
     Returns:
         `torch.Tensor`: a scalar, nats per token.
     """
-    return -masked_mean(per_token_logps(logits, completion_ids), completion_mask)
+    mask = texts.completion_mask
+    predictions = completion_predictions(model, *texts.tensors())
+    return weighted_token_loss(predictions, texts.completion_ids, mask, mean_weights(mask))[0]
+
+
+@torch.no_grad()
+def token_logps(
+    predictions: Predictions, completion_ids: torch.Tensor, completion_mask: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """
+    Log-probability of each token, without gradient and without all logits at once.
+
+    Args:
+        predictions (`Predictions`): From [`completion_predictions`].
+        completion_ids (`torch.Tensor` of shape `(batch_size, completion_length)`): The tokens.
+        completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
+        temperature (`float`): Divides the logits; above 0.
+
+    Returns:
+        `torch.Tensor` of the same shape: nats, at most 0; 0 where the mask is 0.
+    """
+    weights = torch.zeros_like(completion_ids, dtype=torch.float32)
+    return weighted_token_loss(predictions, completion_ids, completion_mask, weights, temperature)[1].logps
+
+
+def negative_log_likelihood(model: nn.Module, texts: Completions) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Sum of -log p over the tokens of each text, and how many there are.
+
+    Args:
+        model (`nn.Module`): A causal language model.
+        texts (`Completions`): On the model's device.
+
+    Returns:
+        `tuple` of two `torch.Tensor` of shape `(batch_size,)`: sums in nats, and counts.
+    """
+    with torch.no_grad():
+        predictions = completion_predictions(model, *texts.tensors())
+    logps = token_logps(predictions, texts.completion_ids, texts.completion_mask)
+    return -logps.sum(dim=1), texts.lengths

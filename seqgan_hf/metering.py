@@ -18,6 +18,7 @@ class Meter:
     def __init__(self) -> None:
         self.listener: Callable[[str | None], None] | None = None
         self._values: dict[str, list[float]] = defaultdict(list)
+        self._read_at = time.perf_counter()
         self._open: list[str | None] = [None]
         self._inner_seconds = [0.0]
 
@@ -56,12 +57,19 @@ class Meter:
         """
         Return the mean of each value, and the seconds of each phase, and start anew.
 
+        What passed outside all phases (reading data, logging, saving) is `seconds/other`, so that the seconds add up to
+        the time since the last call.
+
         Args:
             per (`int`): What seconds are divided by: updates of the generator since the last log.
 
         Returns:
             `dict`: by name.
         """
+        now = time.perf_counter()
+        in_phases = sum(sum(values) for name, values in self._values.items() if name.startswith("seconds/"))
+        self._values["seconds/other"] = [max(now - self._read_at - in_phases, 0.0)]
+        self._read_at = now
         means = {
             name: sum(values) / (per if name.startswith("seconds/") else len(values))
             for name, values in self._values.items()

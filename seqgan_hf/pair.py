@@ -25,6 +25,7 @@ from .data import TextFormat
 from .discriminator import Discriminator, area_under_curve
 from .generation import generate_completions
 from .hub import BackgroundPushes, PushError, create_repository, how_to_push, result_of_push, stage_checkpoint
+from .memory import rows_that_fit
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .plots import plot_learning_curves
 from .states import own_randomness
@@ -73,6 +74,17 @@ class PairTrainer(Trainer):
     _sets_played: int
     _began_at: int
     _pushes: BackgroundPushes
+
+    def rows_at_once(self, prompt_length: int = 1) -> int:
+        """
+        Return how many rows the generator may write at once: `rollout_batch_size`, or what fits into memory now.
+
+        Args:
+            prompt_length (`int`): Tokens before the completions.
+        """
+        if self.args.rollout_batch_size == "auto":
+            return rows_that_fit(self.model, prompt_length + self.args.max_completion_length)
+        return int(self.args.rollout_batch_size)
 
     # ---- Save, load, resume ----------------------------------------------------------------------------------------
 
@@ -301,7 +313,7 @@ class PairTrainer(Trainer):
                 prompts.prompt_ids,
                 prompts.prompt_mask,
                 self.generation_config,
-                batch_size=self.args.rollout_batch_size,
+                batch_size=self.rows_at_once(prompts.prompt_ids.shape[1]),
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

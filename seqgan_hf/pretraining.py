@@ -1,14 +1,14 @@
-"""Maximum likelihood before the game (Algorithm 1, line 2): a plain `transformers.Trainer`, configured."""
+"""Maximum likelihood before the game (Algorithm 1, line 2): a `transformers.Trainer` that never holds all logits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -17,7 +17,7 @@ from transformers import (
 
 from .data import AnyDataset, TextFormat, prepare_dataset
 from .evaluation import held_out_metrics
-from .losses import negative_log_likelihood
+from .losses import Predictions, completion_predictions, mean_weights, token_logps, weighted_token_loss
 
 
 def pretrain_generator(
@@ -83,14 +83,13 @@ def pretrain_generator(
         "seed": seed,
         "report_to": "none",
     }
-    trainer = Trainer(
+    trainer = LikelihoodTrainer(
         model=model,
         args=TrainingArguments(**(arguments | training_arguments)),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         data_collator=LikelihoodCollator(text_format.pad_token_id),
-        compute_metrics=_summed_metrics,
-        preprocess_logits_for_metrics=_sum_over_texts,
+        compute_metrics=held_out_metrics,
         callbacks=[EarlyStoppingCallback(early_stopping_patience=patience)] if patience else [],
     )
     # Rows hold `prompt_ids` and `completion_ids`, which no forward takes; the collator needs them.
@@ -102,6 +101,56 @@ def pretrain_generator(
         "nll": metrics["eval_nll"],
         "perplexity": metrics["eval_perplexity"],
     }
+
+
+class LikelihoodTrainer(Trainer):
+    """
+    `transformers.Trainer` on batches of [`LikelihoodCollator`]: the mean of -log p over labelled tokens.
+
+    The projection to the vocabulary and its cross-entropy go block by block (`losses.weighted_token_loss`). The loss that
+    a model computes itself holds three copies of all logits, which for a small model is most of its time and memory.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the Trainer then counts the labels of all accumulated batches
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Mean of -log p over the labels of the batch, or their sum over `num_items_in_batch`."""
+        predictions, ids, labelled = _predict_labels(model, inputs)
+        weights = mean_weights(labelled)
+        if num_items_in_batch is not None:
+            weights = labelled / num_items_in_batch
+            if self.args.average_tokens_across_devices:
+                weights = weights * self.accelerator.num_processes
+        return weighted_token_loss(predictions, ids, labelled, weights)[0]
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Held-out negative log-likelihood: its sum over each text (as predictions), and token counts (as labels)."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            predictions, ids, labelled = _predict_labels(model, self._prepare_inputs(inputs))
+            nll = -token_logps(predictions, ids, labelled).sum(dim=1)
+        counts = labelled.sum(dim=1)
+        return nll.sum() / counts.sum(), nll, counts
+
+
+def _predict_labels(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Predictions, torch.Tensor, torch.Tensor]:
+    """Predict every token but the first: the predictions, the tokens, and 1 where one is labelled."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    predictions = completion_predictions(model, ids[:, :1], mask[:, :1], ids[:, 1:], mask[:, 1:])
+    return predictions, ids[:, 1:], (inputs["labels"][:, 1:] != -100).long()
 
 
 class LikelihoodCollator:
@@ -123,13 +172,3 @@ class LikelihoodCollator:
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
         }
-
-
-def _sum_over_texts(logits: Any, labels: torch.Tensor) -> Any:
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    return negative_log_likelihood(logits[:, :-1], labels[:, 1:])
-
-
-def _summed_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    nll, counts = cast("tuple[Any, Any]", prediction.predictions)
-    return held_out_metrics(EvalPrediction(nll, counts))

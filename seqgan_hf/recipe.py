@@ -340,7 +340,7 @@ def measure(
     (nll,) = nll_at_temperatures(model, rows, text_format.pad_token_id, [temperature], batch_size)
     prompts = [rows[index * len(rows) // num_samples]["prompt_ids"] for index in range(num_samples)]
     sampled = complete_prompts(
-        model, prompts, text_format, trainer.args.seed, temperature, trainer.args.rollout_batch_size
+        model, prompts, text_format, trainer.args.seed, temperature, trainer.rows_at_once(max(map(len, prompts)))
     )
     samples, references = (
         decode_ids(texts.completion_ids, texts.completion_mask, trainer.processing_class)

@@ -24,13 +24,12 @@ from .generation import generate_completions, sampling_config
 from .hub import BackgroundPushes
 from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, switch_off_dropout
 from .losses import (
-    completion_logits,
+    completion_predictions,
     mean_negative_log_likelihood,
+    mean_weights,
     negative_log_likelihood,
-    per_token_entropy,
-    per_token_kl,
-    per_token_logps,
-    policy_gradient_loss,
+    policy_gradient_weights,
+    weighted_token_loss,
 )
 from .masking import masked_mean
 from .metering import Meter
@@ -178,7 +177,7 @@ class SeqGANTrainer(PairTrainer):
             weight_decay=args.discriminator_weight_decay,
             batch_size=args.discriminator_batch_size,
             max_grad_norm=args.max_grad_norm,
-            score_batch_size=args.rollout_batch_size,
+            **({} if args.rollout_batch_size == "auto" else {"score_batch_size": args.rollout_batch_size}),
             **kwargs,
         )
 
@@ -237,7 +236,7 @@ class SeqGANTrainer(PairTrainer):
                 self.generation_config,
                 args.num_rollouts,
                 args.rollout_stride,
-                args.rollout_batch_size,
+                self.rows_at_once(completions.prompt_ids.shape[1]),
                 from_prompt=args.baseline == "difference",
             )
         rewards, advantages = rewards_and_advantages(scores, prompt_scores, completions.completion_mask, args)
@@ -257,7 +256,7 @@ class SeqGANTrainer(PairTrainer):
                 prompt_mask,
                 self.generation_config,
                 num_generations,
-                self.args.rollout_batch_size,
+                self.rows_at_once(prompt_ids.shape[1]),
             )
 
     def _score(self, texts: Completions) -> torch.Tensor:
@@ -279,20 +278,27 @@ class SeqGANTrainer(PairTrainer):
         """
         args, completions = self.args, inputs["completions"]
         mask = completions.completion_mask
-        logits = completion_logits(model, *completions.tensors())
-        logps = per_token_logps(logits, completions.completion_ids, args.temperature)
-        loss = policy_gradient_loss(logps, inputs["advantages"], mask, args.max_completion_length)
-        with torch.no_grad():
-            parts = {"entropy": masked_mean(per_token_entropy(logits, args.temperature), mask), "policy_loss": loss}
+        weights = policy_gradient_weights(inputs["advantages"], mask, args.max_completion_length)
+        reference, kl_weights = None, None
         if args.beta > 0:
-            with torch.no_grad(), self._reference_policy() as reference:
-                reference_logits = completion_logits(reference, *completions.tensors())
-            parts["kl"] = masked_mean(per_token_kl(logits, reference_logits), mask)
-            loss = loss + args.beta * parts["kl"]
+            with torch.no_grad(), self._reference_policy() as reference_policy:
+                reference = completion_predictions(reference_policy, *completions.tensors())
+            kl_weights = args.beta * mean_weights(mask)
+        loss, tokens = weighted_token_loss(
+            completion_predictions(model, *completions.tensors()),
+            completions.completion_ids,
+            mask,
+            weights,
+            args.temperature,
+            with_entropy=True,
+            kl_weights=kl_weights,
+            reference=reference,
+        )
+        parts = {"entropy": masked_mean(tokens.entropy, mask), "policy_loss": -(tokens.logps * weights).sum()}
+        if args.beta > 0:
+            parts["kl"] = masked_mean(tokens.kl, mask)
         if args.mle_coef > 0:
-            real = inputs["real"]
-            real_logits = completion_logits(model, *real.tensors())
-            parts["mle_loss"] = mean_negative_log_likelihood(real_logits, real.completion_ids, real.completion_mask)
+            parts["mle_loss"] = mean_negative_log_likelihood(model, inputs["real"])
             loss = loss + args.mle_coef * parts["mle_loss"]
         values = {name: value.item() for name, value in parts.items()}
         self._meter.add(values)
@@ -394,8 +400,7 @@ class SeqGANTrainer(PairTrainer):
         """Held-out negative log-likelihood: its sum over each text (as predictions), and token counts (as labels)."""
         texts = Completions(**self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
-            labels = texts.completion_ids.masked_fill(texts.completion_mask == 0, -100)
-            nll, counts = negative_log_likelihood(completion_logits(model, *texts.tensors()), labels)
+            nll, counts = negative_log_likelihood(model, texts)
         return nll.sum() / counts.sum(), nll, counts
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

@@ -231,7 +231,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tiny_model):
     with torch.no_grad():
         next(judge.model.parameters())[4].fill_(float("nan"))
     before = {name: value.clone() for name, value in judge.model.state_dict().items()}
-    with pytest.raises(FloatingPointError, match=r"The discriminator's loss is nan\. Its weights are as before"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"The discriminator's loss is nan, the norm of its gradient nan\. Its weights are as before",
+    ):
         judge.update(REAL, GENERATED, epochs=1, seed=1)
     for name, value in judge.model.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True)
@@ -245,3 +248,37 @@ def test_area_under_curve_counts_ties_as_half():
 def test_labels_are_named(tiny_model):
     judge = discriminator(tiny_model("bert"))
     assert judge.model.config.id2label == {0: "generated", 1: "real"}
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_scores_depend_neither_on_repeats_nor_on_order_nor_on_batches(name, tiny_model):
+    several = texts([4, 5, EOS], [9, 6, 7, 8, EOS], [4, 5, EOS], [9, EOS], [4, 5, EOS], [7, 6, EOS])
+    judge = discriminator(tiny_model(name), score_batch_size=2)
+    one_by_one = torch.cat([judge.score(several.select(slice(row, row + 1))) for row in range(len(several))])
+    torch.testing.assert_close(judge.score(several), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_texts_are_read_once_and_texts_of_like_length_together(tiny_model):
+    judge = discriminator(tiny_model("cnn"), score_batch_size=2)
+    read = []
+    judge.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"]), with_kwargs=True
+    )
+    judge.score(texts([4, 5, 6, 7, EOS], [9, EOS], [4, 5, 6, 7, EOS], [8, EOS], [9, EOS], [4, 6, 6, 7, EOS]))
+    assert [tuple(ids.shape) for ids in read] == [(2, 2), (2, 5)]
+
+
+def test_texts_with_other_prompts_are_other_texts_only_where_prompts_are_read(tiny_model):
+    rows = [{"prompt_ids": [1, first], "completion_ids": [4, 5, EOS]} for first in (6, 7, 6)]
+    several = Completions.collate(rows, PAD)
+    assert len(several.distinct(True, PAD)[0]) == 2 and len(several.distinct(False, PAD)[0]) == 1
+    scores = discriminator(tiny_model("cnn"), reads_prompt=True).score(several)
+    assert scores[0] == scores[2] != scores[1]
+
+
+def test_scores_may_be_learned_from(tiny_model):
+    """Tensors of inference mode cannot be saved for a gradient."""
+    scores = discriminator(tiny_model("cnn")).score(REAL)
+    weight = torch.ones((), requires_grad=True)
+    (weight * scores).sum().backward()
+    assert weight.grad.item() == pytest.approx(scores.sum().item())

@@ -7,12 +7,16 @@ from conftest import GENERATORS
 from seqgan_hf.completions import Completions
 from seqgan_hf.losses import (
     completion_logits,
+    completion_predictions,
     forward_accepts,
+    mean_negative_log_likelihood,
+    mean_weights,
     negative_log_likelihood,
     per_token_entropy,
     per_token_kl,
     per_token_logps,
-    policy_gradient_loss,
+    policy_gradient_weights,
+    weighted_token_loss,
 )
 
 
@@ -44,19 +48,66 @@ def test_kl_by_hand_and_zero_of_equals():
 
 
 def test_policy_gradient_by_hand():
-    logps = torch.tensor([[-1.0, -2.0, -9.0]], requires_grad=True)
-    advantages = torch.tensor([[0.5, -1.0, 7.0]])
-    loss = policy_gradient_loss(logps, advantages, torch.tensor([[1, 1, 0]]), max_completion_length=4)
-    assert loss.item() == pytest.approx(-(0.5 * -1 + -1 * -2) / 4)
+    advantages = torch.tensor([[0.5, -1.0, 7.0], [2.0, 1.0, 1.0]])
+    weights = policy_gradient_weights(advantages, torch.tensor([[1, 1, 0], [1, 0, 0]]), max_completion_length=4)
+    torch.testing.assert_close(weights, torch.tensor([[0.5, -1.0, 0.0], [2.0, 0.0, 0.0]]) / 8)
+
+
+def test_a_mean_over_tokens_by_hand():
+    weights = mean_weights(torch.tensor([[1, 1, 0], [1, 0, 0]]))
+    torch.testing.assert_close(weights, torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]) / 3)
+    assert mean_weights(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+RAGGED = [
+    {"prompt_ids": [1], "completion_ids": [5, 6, 7, 2]},
+    {"prompt_ids": [1, 8, 9, 10, 11], "completion_ids": [4, 2]},
+    {"prompt_ids": [1, 3], "completion_ids": [2]},
+]
+
+
+def objective(model, head_is_split, monkeypatch):
+    """A loss with everything in it, and its gradient by every parameter."""
+    if not head_is_split:
+        monkeypatch.setattr("seqgan_hf.losses.split_head", lambda model: None)
+    batch = Completions.collate(RAGGED, pad_token_id=0)
+    predictions = completion_predictions(model, *batch.tensors())
+    assert (predictions.head is not None) == head_is_split
+    with torch.no_grad():
+        reference = completion_predictions(model, *batch.tensors())
+        reference.states = reference.states * 0.5
+    mask = batch.completion_mask
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(mask.shape, generator=generator)
+    loss, values = weighted_token_loss(
+        predictions, batch.completion_ids, mask, weights, 0.8, True, 0.1 * mean_weights(mask), reference
+    )
     loss.backward()
-    torch.testing.assert_close(logps.grad, torch.tensor([[-0.125, 0.25, 0.0]]))
+    assert not any(value[mask == 0].any() for value in (values.logps, values.entropy, values.kl))
+    return loss.detach(), values, [parameter.grad for parameter in model.parameters()]
 
 
-def test_nll_ignores_what_is_not_labelled():
-    logits = torch.zeros(2, 3, 4)
-    nll, counts = negative_log_likelihood(logits, torch.tensor([[1, 2, -100], [-100, -100, -100]]))
-    torch.testing.assert_close(nll, torch.tensor([2 * math.log(4), 0.0]))
-    assert counts.tolist() == [2, 0]
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_split_head_gives_the_loss_and_the_gradient_of_the_whole_model(name, tiny_model, monkeypatch):
+    split = objective(tiny_model(name), True, monkeypatch)
+    whole = objective(tiny_model(name), False, monkeypatch)
+    if tiny_model(name).get_output_embeddings().bias is None:  # halved states are halved logits
+        torch.testing.assert_close(split[0], whole[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(split[1].kl, whole[1].kl, rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(split[2], whole[2], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(split[1].logps, whole[1].logps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(split[1].entropy, whole[1].entropy, rtol=1e-5, atol=1e-5)
+
+
+def test_nll_counts_the_tokens_of_completions_alone(tiny_model):
+    model = tiny_model("llama")
+    nll, counts = negative_log_likelihood(model, Completions.collate(RAGGED, pad_token_id=0))
+    assert counts.tolist() == [4, 2, 1]
+    logits = model(torch.tensor([[1, 8, 9, 10, 11, 4, 2]])).logits.log_softmax(-1)
+    assert nll[1].item() == pytest.approx(-(logits[0, 4, 4] + logits[0, 5, 2]).item(), rel=1e-4)
+    mean = mean_negative_log_likelihood(model, Completions.collate(RAGGED, pad_token_id=0))
+    assert mean.item() == pytest.approx((nll.sum() / counts.sum()).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -13,7 +13,21 @@ def test_values_are_averaged_and_seconds_are_per_update():
             time.sleep(0.02)
     read = meter.read(per=2)
     assert read["d/loss"] == 2 and 0.02 <= read["seconds/rollout"] < 0.2
-    assert meter.read() == {}
+    assert list(meter.read()) == ["seconds/other"]
+
+
+def test_seconds_add_up_to_the_time_since_the_last_reading():
+    meter = Meter()
+    start = time.perf_counter()
+    meter.read()
+    with meter.phase("rollout"):
+        time.sleep(0.02)
+        with meter.phase("score"):
+            time.sleep(0.01)
+    time.sleep(0.03)
+    read = meter.read(per=2)
+    assert read["seconds/other"] >= 0.015
+    assert sum(read.values()) == pytest.approx((time.perf_counter() - start) / 2, rel=0.05)
 
 
 def test_an_inner_phase_counts_for_itself_alone():

@@ -201,8 +201,9 @@ class TextCNNForSequenceClassification(PreTrainedModel):
                     f"{tuple(attention_mask.shape)}."
                 )
             is_real = attention_mask != 0
-            lengths = is_real.sum(dim=1)
-            embeddings = _left_align(embeddings, is_real)
+            if not bool(is_real.all()):
+                lengths = is_real.sum(dim=1)
+                embeddings = _left_align(embeddings, is_real)
 
         features = self._pool_windows(embeddings, lengths)
         logits = self.classifier(self.dropout(self.highway(features)))
@@ -226,13 +227,19 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         channels_first = embeddings.transpose(1, 2)
         pooled = []
         for width, convolution in zip(self.config.filter_sizes, self.convolutions, strict=True):
+            assert isinstance(convolution, nn.Conv1d)
+            if width == sequence_length:
+                # One window: a matrix product, which takes a third of the time of the convolution.
+                pooled.append(F.linear(channels_first.flatten(1), convolution.weight.flatten(1), convolution.bias))
+                continue
             activations = convolution(F.pad(channels_first, (0, max(width - sequence_length, 0))))
             if lengths is not None:
                 starts = torch.arange(activations.shape[-1], device=activations.device)
                 # Start 0 always counts, so that no row is without a window.
                 last_start = (lengths - width).clamp(min=0).to(activations.device)
                 activations = activations.masked_fill((starts > last_start.unsqueeze(1)).unsqueeze(1), -torch.inf)
-            pooled.append(activations.amax(dim=-1))
+            # The same numbers; `amax` is faster forwards, `max` backwards.
+            pooled.append(activations.max(dim=-1).values if torch.is_grad_enabled() else activations.amax(dim=-1))
         return torch.cat(pooled, dim=1).relu()
 
     def _cross_entropy(

@@ -1,0 +1,82 @@
+"""The output head, apart from its model: what it projects can then go block by block, and never exist as a whole."""
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from .states import dropout_off
+
+_ends_with_head: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def split_head(model: nn.Module) -> nn.Linear | None:
+    """
+    Find the linear layer that a model's logits come from, if they are its output and nothing else.
+
+    A model that caps, scales or masks its logits, compiled ones, and heads that are quantised, sharded, adapted or hooked
+    are left whole.
+
+    Args:
+        model (`nn.Module`): A causal language model, also behind PEFT or data-parallel wrappers.
+
+    Returns:
+        `nn.Linear`, or `None` where the model must be called as it is.
+    """
+    model = getattr(model, "module", model)
+    if hasattr(model, "_orig_mod") or not hasattr(model, "get_output_embeddings"):
+        return None
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if not _is_plain(head):
+        return None
+    if head not in _ends_with_head:
+        _ends_with_head[head] = _logits_are_its_output(model, head)
+    return head if _ends_with_head[head] else None
+
+
+@contextlib.contextmanager
+def without_head(head: nn.Linear | None) -> Iterator[None]:
+    """
+    Let a model return, as its logits, what it would project to them.
+
+    Args:
+        head (`nn.Linear`, *optional*): From [`split_head`]; `None` changes nothing.
+    """
+    if head is None:
+        yield
+        return
+    with _forward_replaced(head, lambda states: states):
+        yield
+
+
+@contextlib.contextmanager
+def _forward_replaced(head: nn.Linear, forward: object) -> Iterator[None]:
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
+
+
+def _is_plain(head: object) -> bool:
+    # A subclass of `nn.Linear` is an adapter's or a quantiser's, one of `Parameter` a shard; accelerate's hooks replace
+    # `forward`, and DeepSpeed marks the weights that it took away.
+    return (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and not hasattr(head.weight, "ds_id")
+        and not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
+    )
+
+
+@torch.no_grad()
+def _logits_are_its_output(model: nn.Module, head: nn.Linear) -> bool:
+    """Put known numbers where the logits should come from, and see whether they come out unchanged."""
+    weight = head.weight
+    known = torch.linspace(-90.0, 90.0, weight.shape[0], device=weight.device, dtype=weight.dtype)
+    token = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
+    with dropout_off(model), _forward_replaced(head, lambda states: known.expand(*states.shape[:-1], -1)):
+        logits = model(input_ids=token, attention_mask=torch.ones_like(token)).logits
+    return logits.shape == (1, 1, len(known)) and torch.equal(logits[0, 0], known.to(logits.dtype))
