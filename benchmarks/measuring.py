@@ -320,7 +320,7 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changes = git("status", "--porcelain", "--", "seqgan_hf", "benchmarks/*.py")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", "seqgan_hf", "benchmarks/*.py")
         return git("rev-parse", "--short", "HEAD") + ("+dirty" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
