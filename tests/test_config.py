@@ -150,3 +150,20 @@ def test_a_configuration_file_behind_flags_is_sent_to_its_place(tmp_path):
     message = "The configuration file run.yaml comes first, before all flags."
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_config(CLASSES, ["--dataset_name", "x", "--output_dir", str(tmp_path), "run.yaml"])
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", "auto"), (64, 64), ("64", 64)])
+def test_the_number_of_rows_is_a_number_or_left_to_the_memory(given, kept, tmp_path):
+    assert SeqGANConfig(output_dir=str(tmp_path), rollout_batch_size=given).rollout_batch_size == kept
+    (flags,) = parse_config((SeqGANConfig,), ["--output_dir", str(tmp_path), "--rollout_batch_size", str(given)])
+    path = write(tmp_path, f"output_dir: {tmp_path}\nrollout_batch_size: {given}\n")
+    (file,) = parse_config((SeqGANConfig,), [path])
+    assert flags.rollout_batch_size == file.rollout_batch_size == kept
+    assert json.loads(file.to_json_string())["rollout_batch_size"] == kept
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "all", 1.5, True, None])
+def test_a_number_of_rows_that_is_neither_is_refused(wrong, tmp_path):
+    message = f"`rollout_batch_size` must be a whole number of at least 1, or `auto`; got {wrong!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SeqGANConfig(output_dir=str(tmp_path), rollout_batch_size=wrong)

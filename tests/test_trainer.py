@@ -90,6 +90,7 @@ def test_every_discriminator_plays_a_round_and_both_networks_move(name, tiny_mod
         {"baseline": "group_leave_one_out", "num_generations": 2, "whiten_advantages": True},
         {"beta": 0.1, "mle_coef": 0.5, "temperature": 0.7},
         {"rollout_update_rate": 0.3, "rollout_batch_size": 3},
+        {"rollout_batch_size": "auto"},
         {"discriminator_data": "held_out", "mle_coef": 1.0},
         {"discriminator_data": "cross_fit", "mle_coef": 1.0, "generator_steps": 2},
         {"gradient_accumulation_steps": 2, "discriminator_accuracy_gate": 0.9},
