@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-REWARDS = ("probability", "logit")
+REWARDS = ("probability", "logit", "centered_probability", "log_probability")
 BASELINES = ("none", "leave_one_out", "group_leave_one_out", "difference")
 REWARD_CONTROLS = ("none", "constant", "shuffled", "random")
 DISCRIMINATOR_DATA = ("same", "held_out", "cross_fit")
@@ -103,7 +103,8 @@ class SeqGANConfig(TrainingArguments):
         default="probability",  # the paper, Eq. 4
         metadata={
             "help": "What a score of the discriminator is worth: `probability` is P(real) in [0, 1], `logit` its "
-            "log-odds, unbounded.",
+            "log-odds, unbounded, `centered_probability` 2 P(real) - 1 in [-1, 1], `log_probability` log P(real), at "
+            "most 0.",
             "choices": REWARDS,
         },
     )

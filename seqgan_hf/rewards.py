@@ -2,7 +2,7 @@
 
 import torch
 
-from .config import SeqGANConfig
+from .config import REWARDS, SeqGANConfig
 from .masking import masked_whiten
 
 
@@ -13,7 +13,9 @@ def reward_from_scores(scores: torch.Tensor, reward: str) -> torch.Tensor:
     Args:
         scores (`torch.Tensor`): Log-odds that a text is real, any shape.
         reward (`str`): `probability` for P(real) in [0, 1] (SeqGAN, Eq. 4), `logit` for the log-odds as they are
-            (GAD, https://huggingface.co/papers/2511.10643).
+            (GAD, https://huggingface.co/papers/2511.10643), `centered_probability` for 2 P(real) - 1 in [-1, 1]
+            (ScratchGAN, https://huggingface.co/papers/1905.09922), `log_probability` for log P(real), at most 0 (GAIL
+            with the generator's non-saturating objective, https://huggingface.co/papers/1606.03476).
 
     Returns:
         `torch.Tensor` of the same shape.
@@ -25,7 +27,11 @@ def reward_from_scores(scores: torch.Tensor, reward: str) -> torch.Tensor:
         return scores.sigmoid()
     if reward == "logit":
         return scores
-    raise ValueError(f"`reward` must be `probability` or `logit`; got {reward!r}.")
+    if reward == "centered_probability":
+        return torch.tanh(scores / 2)
+    if reward == "log_probability":
+        return torch.nn.functional.logsigmoid(scores)
+    raise ValueError(f"`reward` must be one of {', '.join(REWARDS)}; got {reward!r}.")
 
 
 def average_rollout_scores(scores: torch.Tensor, completion_mask: torch.Tensor) -> torch.Tensor:

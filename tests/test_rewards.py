@@ -30,10 +30,21 @@ def test_average_rollout_scores_names_both_shapes():
         average_rollout_scores(torch.rand(2, 1, 3), torch.ones(1, 4))
 
 
-def test_reward_is_the_probability_or_the_log_odds():
-    scores = torch.tensor([0.0, 2.0])
-    torch.testing.assert_close(reward_from_scores(scores, "probability"), torch.tensor([0.5, 0.880797]))
+def test_what_a_score_is_worth_by_hand():
+    scores = torch.tensor([0.0, 2.0, -2.0])
+    torch.testing.assert_close(reward_from_scores(scores, "probability"), torch.tensor([0.5, 0.880797, 0.119203]))
     assert reward_from_scores(scores, "logit").equal(scores)
+    torch.testing.assert_close(
+        reward_from_scores(scores, "centered_probability"), torch.tensor([0.0, 0.761594, -0.761594])
+    )
+    torch.testing.assert_close(
+        reward_from_scores(scores, "log_probability"), torch.tensor([-0.693147, -0.126928, -2.126928])
+    )
+
+
+def test_a_score_beyond_all_doubt_gives_a_finite_reward():
+    scores = torch.tensor([-200.0, 200.0])
+    assert all(reward_from_scores(scores, reward).isfinite().all() for reward in REWARDS)
 
 
 def test_hold_last_reward_lets_a_finished_text_keep_its_worth():
@@ -117,7 +128,10 @@ def test_every_setting_of_the_config_is_known_here():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: reward_from_scores(torch.zeros(1), "odds"), "`reward` must be `probability` or `logit`; got 'odds'."),
+        (
+            lambda: reward_from_scores(torch.zeros(1), "odds"),
+            "`reward` must be one of probability, logit, centered_probability, log_probability; got 'odds'.",
+        ),
         (
             lambda: apply_reward_control(REWARDS_OF_TWO, MASK, "zero"),
             "`reward_control` must be one of none, constant, shuffled, random; got 'zero'.",
