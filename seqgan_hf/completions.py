@@ -57,6 +57,36 @@ class Completions:
             completion_mask=pad([torch.ones_like(ids) for ids in completions], 0, "right"),
         )
 
+    @classmethod
+    def concatenate(cls, batches: Sequence["Completions"], pad_token_id: int) -> "Completions":
+        """
+        Put batches below each other.
+
+        Args:
+            batches (`Sequence[Completions]`): At least one, on one device.
+            pad_token_id (`int`): Written where the texts of a batch are shorter than the longest.
+
+        Returns:
+            `Completions`
+        """
+        widths = [
+            max(tensor.shape[1] for tensor in field) for field in zip(*(b.tensors() for b in batches), strict=True)
+        ]
+        padded = []
+        for batch in batches:
+            prompt, completion = (
+                width - have.shape[1] for width, have in zip(widths[::2], batch.tensors()[::2], strict=True)
+            )
+            values = (pad_token_id, 0, pad_token_id, 0)
+            sides = ((prompt, 0), (prompt, 0), (0, completion), (0, completion))
+            padded.append(
+                [
+                    torch.nn.functional.pad(t, s, value=v)
+                    for t, s, v in zip(batch.tensors(), sides, values, strict=True)
+                ]
+            )
+        return cls(*(torch.cat(field) for field in zip(*padded, strict=True)))
+
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
 

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+DISCRIMINATOR_LOSSES = ("cross_entropy", "pairwise")
 REWARDS = ("probability", "logit", "centered_probability", "log_probability")
 BASELINES = ("none", "leave_one_out", "group_leave_one_out", "difference")
 REWARD_CONTROLS = ("none", "constant", "shuffled", "random")
@@ -168,6 +169,21 @@ class SeqGANConfig(TrainingArguments):
         default=256,  # the paper takes as many as there are real texts, which costs 10,000 completions a set
         metadata={"help": "Completions, and as many real texts, in one set of the discriminator."},
     )
+    discriminator_loss: str = field(
+        default="cross_entropy",  # the paper, Eq. 5
+        metadata={
+            "help": "What the discriminator minimises: `cross_entropy`, or `pairwise` (Bradley-Terry: a real text should "
+            "score above a generated one). The latter needs `reward` `logit` and a baseline.",
+            "choices": DISCRIMINATOR_LOSSES,
+        },
+    )
+    discriminator_replay: float = field(
+        default=0.0,  # the paper
+        metadata={
+            "help": "Share of the discriminator's negatives that are taken from earlier sets, in [0, 1): against a "
+            "generator that goes round in circles."
+        },
+    )
     discriminator_learning_rate: float = field(
         default=1e-4,  # the paper
         metadata={"help": "Learning rate of the discriminator (AdamW, constant)."},
@@ -233,6 +249,7 @@ class SeqGANConfig(TrainingArguments):
             "baseline": BASELINES,
             "reward_control": REWARD_CONTROLS,
             "discriminator_data": DISCRIMINATOR_DATA,
+            "discriminator_loss": DISCRIMINATOR_LOSSES,
             "long_texts": LONG_TEXTS,
         }.items():
             if getattr(self, name) not in choices:
@@ -264,9 +281,26 @@ class SeqGANConfig(TrainingArguments):
             raise ValueError(f"`rollout_update_rate` must be in (0, 1]; got {self.rollout_update_rate}.")
         if not 0 < self.discriminator_holdout <= 0.5:
             raise ValueError(f"`discriminator_holdout` must be in (0, 0.5]; got {self.discriminator_holdout}.")
+        if not 0 <= self.discriminator_replay < 1:
+            raise ValueError(f"`discriminator_replay` must be in [0, 1); got {self.discriminator_replay}.")
+        if self.discriminator_loss == "pairwise":
+            self._check_pairwise()
         gate = self.discriminator_accuracy_gate
         if gate is not None and not 0.5 <= gate <= 1:
             raise ValueError(f"`discriminator_accuracy_gate` must be in [0.5, 1] (0.5 is chance); got {gate}.")
+
+    def _check_pairwise(self) -> None:
+        """A pairwise loss leaves scores open up to a constant, so only what does not change with it makes sense."""
+        for name, wanted, is_wanted in (
+            ("reward", "`logit`", self.reward == "logit"),
+            ("baseline", "one, which takes that constant away", self.baseline != "none"),
+            ("discriminator_accuracy_gate", "left out", self.discriminator_accuracy_gate is None),
+        ):
+            if not is_wanted:
+                raise ValueError(
+                    "`discriminator_loss='pairwise'` leaves scores open up to a constant, so "
+                    f"`{name}` must be {wanted}; got {getattr(self, name)!r}."
+                )
 
     def _check_batches(self) -> None:
         batch_size = self.per_device_train_batch_size

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .completions import Completions, decode_ids
+from .config import DISCRIMINATOR_LOSSES
 from .states import dropout_off, own_randomness
 
 logger = logging.get_logger(__name__)
@@ -39,6 +40,7 @@ class Discriminator:
         pad_token_id (`int`): The generator's padding token.
         pad_is_a_token (`bool`): Whether that token may stand in a text, too.
         generator_vocab_size (`int`): The ids that the generator can write.
+        loss (`str`): `cross_entropy` or `pairwise`; see [`discriminator_loss`].
         learning_rate (`float`): Of AdamW, constant.
         weight_decay (`float`): Of AdamW.
         batch_size (`int`): Texts per update, real and generated together.
@@ -58,6 +60,7 @@ class Discriminator:
         pad_token_id: int,
         generator_vocab_size: int,
         pad_is_a_token: bool = False,
+        loss: str = "cross_entropy",
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
         batch_size: int = 64,
@@ -76,6 +79,7 @@ class Discriminator:
             vocab_size, generator_processing_class, processing_class, generator_vocab_size
         )
         self.reads_prompt = reads_prompt
+        self.loss = loss
         self.batch_size = batch_size
         self.max_grad_norm = max_grad_norm
         self.score_batch_size = score_batch_size
@@ -194,12 +198,12 @@ class Discriminator:
 
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """
-        Learn from one set of real and generated texts by cross-entropy: Algorithm 1, line 16
+        Learn from one set of real and generated texts: Algorithm 1, line 16
         (https://huggingface.co/papers/1609.05473).
 
         Args:
             real (`Completions`): Real texts.
-            generated (`Completions`): Fresh completions.
+            generated (`Completions`): Completions; for the `pairwise` loss as many as real texts.
             epochs (`int`): Over the set.
             seed (`int`): Of the order and the dropout, on random states of their own: the generator's samples do not
                 depend on how the discriminator was trained.
@@ -220,7 +224,7 @@ class Discriminator:
         losses, correct = [], []
         with own_randomness(seed, self.device):
             for _ in range(epochs):
-                for index in torch.randperm(len(labels), generator=order).split(self.batch_size):
+                for index in self._batches(len(real), len(generated), order):
                     longest = max(int(lengths[index].max()), 1)
                     index = index.to(self.device)
                     logits = self.logits({name: tensor[index, :longest] for name, tensor in inputs.items()})
@@ -236,8 +240,18 @@ class Discriminator:
             "accuracy_generated": is_correct[~is_real].float().mean().item(),
         }
 
+    def _batches(self, num_real: int, num_generated: int, order: torch.Generator) -> Iterator[torch.Tensor]:
+        """Cut one epoch into batches of row numbers; for the pairwise loss each has as many texts of both kinds."""
+        if self.loss != "pairwise":
+            yield from torch.randperm(num_real + num_generated, generator=order).split(self.batch_size)
+            return
+        real, generated = (torch.randperm(count, generator=order) for count in (num_real, num_generated))
+        pairs_at_once = max(self.batch_size // 2, 1)
+        for some, others in zip(real.split(pairs_at_once), generated.split(pairs_at_once), strict=True):
+            yield torch.cat([some, others + num_real])
+
     def _step(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+        loss = discriminator_loss(logits, labels == REAL, self.loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -289,6 +303,35 @@ class Discriminator:
             return
         saved = type(self.model).from_pretrained(directory, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
+
+
+def discriminator_loss(scores: torch.Tensor, is_real: torch.Tensor, loss: str) -> torch.Tensor:
+    """
+    Say how badly scores tell real texts from generated ones.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch_size,)`): Log-odds.
+        is_real (`torch.Tensor` of shape `(batch_size,)`): Which texts are real.
+        loss (`str`): `cross_entropy` (SeqGAN, Eq. 5, https://huggingface.co/papers/1609.05473), or `pairwise`, where the
+            k-th real text should score above the k-th generated one (Bradley-Terry, as in GAD,
+            https://huggingface.co/papers/2511.10643). The latter leaves scores open up to a constant.
+
+    Returns:
+        `torch.Tensor`: a scalar, nats per text or per pair.
+
+    Raises:
+        ValueError: If `loss` is unknown, or not as many texts are real as generated for `pairwise`.
+    """
+    if loss == "cross_entropy":
+        return nn.functional.binary_cross_entropy_with_logits(scores, is_real.to(scores.dtype))
+    if loss != "pairwise":
+        raise ValueError(f"`loss` must be one of {', '.join(DISCRIMINATOR_LOSSES)}; got {loss!r}.")
+    real, generated = scores[is_real], scores[~is_real]
+    if len(real) != len(generated):
+        raise ValueError(
+            f"The pairwise loss compares real texts with as many generated ones; got {len(real)} and {len(generated)}."
+        )
+    return nn.functional.softplus(generated - real).mean()
 
 
 def _diverged(what: str) -> FloatingPointError:

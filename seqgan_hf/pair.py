@@ -29,7 +29,7 @@ from .memory import rows_that_fit
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .plots import plot_learning_curves
 from .states import own_randomness
-from .streams import GameTexts
+from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
 
@@ -62,6 +62,7 @@ class PairTrainer(Trainer):
     text_format: TextFormat
     discriminator: Discriminator
     texts: GameTexts
+    replay: Replay
     card: dict[str, Any]
     failed_pushes: list[str]
     last_push: CommitInfo | None = None
@@ -140,6 +141,7 @@ class PairTrainer(Trainer):
             "texts": self.texts.state_dict(),
             "sets_played": self._sets_played,
             "rollout_policy": delayed,
+            "replay": self.replay.state_dict(),
         }
         torch.save(state, os.path.join(output_dir, _STATE_FILE))
 
@@ -151,6 +153,7 @@ class PairTrainer(Trainer):
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
+        self.replay.load_state_dict(state["replay"])
         if self.rollout_policy is not self.model:  # a copy, also where the checkpoint was made without one
             weights = state["rollout_policy"] or self._trained_weights(self.model)
             self.rollout_policy.load_state_dict(weights, strict=False)

@@ -144,6 +144,53 @@ class RealTexts:
         self.epoch, self.taken, self._rows = int(state["epoch"]), int(state["taken"]), None
 
 
+class Replay:
+    """
+    The latest generated texts that the discriminator has learned from, to be learned from again.
+
+    Experience replay, as in ColdGANs (https://huggingface.co/papers/2006.04643).
+
+    Args:
+        capacity (`int`): Texts that are kept; the oldest leave.
+        pad_token_id (`int`): Fills the rows.
+    """
+
+    def __init__(self, capacity: int, pad_token_id: int) -> None:
+        self.capacity = capacity
+        self.pad_token_id = pad_token_id
+        self.texts: Completions | None = None
+
+    def add(self, texts: Completions) -> None:
+        """Keep more texts."""
+        kept = [texts] if self.texts is None else [self.texts, texts]
+        self.texts = Completions.concatenate(kept, self.pad_token_id).select(slice(-self.capacity, None))
+
+    def mix(self, fresh: Completions, share: float) -> Completions:
+        """
+        Replace some fresh texts by kept ones, chosen by torch's random state.
+
+        Args:
+            fresh (`Completions`): Fresh texts, in an order that means nothing.
+            share (`float`): Of them to replace, in [0, 1); fewer while fewer are kept.
+
+        Returns:
+            `Completions`: as many as fresh ones.
+        """
+        if self.texts is None:
+            return fresh
+        count = min(round(share * len(fresh)), len(self.texts))
+        old = self.texts.select(torch.randperm(len(self.texts))[:count].to(fresh.completion_ids.device))
+        return Completions.concatenate([fresh.select(slice(count, None)), old], self.pad_token_id)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return what is kept; empty if nothing is."""
+        return {} if self.texts is None else vars(self.texts)
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from `state`."""
+        self.texts = Completions(**state) if state else None
+
+
 class GameTexts:
     """
     The real texts of a game: who learns from which, and which are only for testing.

@@ -38,9 +38,11 @@ from .progress import RichProgressCallback, choose_display
 from .rewards import rewards_and_advantages
 from .rollout import score_rollouts
 from .states import dropout_off, own_randomness
-from .streams import GameTexts
+from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
+
+_SETS_REPLAYED = 10
 
 
 class SeqGANTrainer(PairTrainer):
@@ -134,6 +136,7 @@ class SeqGANTrainer(PairTrainer):
             args.discriminator_holdout,
             args.seed,
         )
+        self.replay = Replay(_SETS_REPLAYED * args.discriminator_samples, self.text_format.pad_token_id)
         if isinstance(eval_dataset, dict):
             eval_dataset = {key: self._prepare_texts(part, name=key) for key, part in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -173,6 +176,7 @@ class SeqGANTrainer(PairTrainer):
             model,
             pad_token_id=self.text_format.pad_token_id,
             pad_is_a_token=self.text_format.pad_is_a_token,
+            loss=args.discriminator_loss,
             learning_rate=args.discriminator_learning_rate,
             weight_decay=args.discriminator_weight_decay,
             batch_size=args.discriminator_batch_size,
@@ -373,8 +377,11 @@ class SeqGANTrainer(PairTrainer):
             self._meter.add(tested, prefix="discriminator/held_out_")
             gate = args.discriminator_accuracy_gate
             if gate is None or tested["accuracy"] < gate:
-                trained = self.discriminator.update(real, generated, args.discriminator_epochs, seed)
+                negatives = self.replay.mix(generated, args.discriminator_replay)
+                trained = self.discriminator.update(real, negatives, args.discriminator_epochs, seed)
                 self._meter.add(trained, prefix="discriminator/")
+            if args.discriminator_replay > 0:
+                self.replay.add(generated)
 
     # ---- Look ------------------------------------------------------------------------------------------------------
 

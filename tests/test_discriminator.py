@@ -17,7 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
-from seqgan_hf.discriminator import Discriminator, area_under_curve
+from seqgan_hf.discriminator import Discriminator, area_under_curve, discriminator_loss
 from seqgan_hf.generation import generate_completions, sampling_config
 from seqgan_hf.loading import train_tokenizer
 from seqgan_hf.rollout import score_rollouts
@@ -282,3 +282,29 @@ def test_scores_may_be_learned_from(tiny_model):
     weight = torch.ones((), requires_grad=True)
     (weight * scores).sum().backward()
     assert weight.grad.item() == pytest.approx(scores.sum().item())
+
+
+def test_the_losses_by_hand():
+    scores, is_real = torch.tensor([2.0, 0.5, -1.0, 1.5]), torch.tensor([True, False, True, False])
+    cross_entropy = -(torch.tensor([2.0, -0.5, -1.0, -1.5]).sigmoid().log().mean())
+    torch.testing.assert_close(discriminator_loss(scores, is_real, "cross_entropy"), cross_entropy)
+    pairwise = -(torch.tensor([2.0 - 0.5, -1.0 - 1.5]).sigmoid().log().mean())
+    torch.testing.assert_close(discriminator_loss(scores, is_real, "pairwise"), pairwise)
+    torch.testing.assert_close(discriminator_loss(scores + 7, is_real, "pairwise"), pairwise)
+
+
+def test_a_loss_that_is_unknown_or_lacks_partners_is_refused():
+    with pytest.raises(ValueError, match=re.escape("`loss` must be one of cross_entropy, pairwise; got 'hinge'.")):
+        discriminator_loss(torch.zeros(2), torch.tensor([True, False]), "hinge")
+    message = "The pairwise loss compares real texts with as many generated ones; got 2 and 1."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        discriminator_loss(torch.zeros(3), torch.tensor([True, False, True]), "pairwise")
+
+
+def test_the_pairwise_loss_learns_to_rank_real_texts_higher(tiny_model):
+    judge = discriminator(tiny_model("cnn"), learning_rate=1e-2, batch_size=4, loss="pairwise")
+    assert judge.update(REAL, GENERATED, epochs=40, seed=1)["loss"] < 0.3
+    assert judge.evaluate(REAL, GENERATED)["auc"] == 1
+    swapped = discriminator(tiny_model("cnn"), learning_rate=1e-2, batch_size=4, loss="pairwise")
+    swapped.update(GENERATED, REAL, epochs=40, seed=1)
+    assert swapped.evaluate(REAL, GENERATED)["auc"] == 0

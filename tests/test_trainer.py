@@ -95,6 +95,9 @@ def test_every_discriminator_plays_a_round_and_both_networks_move(name, tiny_mod
         {"discriminator_data": "cross_fit", "mle_coef": 1.0, "generator_steps": 2},
         {"gradient_accumulation_steps": 2, "discriminator_accuracy_gate": 0.9},
         {"reward_control": "shuffled"},
+        {"discriminator_loss": "pairwise", "reward": "logit"},
+        {"discriminator_replay": 0.5},
+        {"reward": "centered_probability"},
     ],
     ids=lambda settings: next(iter(settings)),
 )
@@ -354,7 +357,12 @@ def test_kl_holds_the_generator_near_its_reference(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"generator_steps": 2, "rollout_update_rate": 0.5, "mle_coef": 0.5, "beta": 0.1}]
+    "settings",
+    [
+        {},
+        {"generator_steps": 2, "rollout_update_rate": 0.5, "mle_coef": 0.5, "beta": 0.1},
+        {"discriminator_replay": 0.5, "discriminator_loss": "pairwise", "reward": "logit"},
+    ],
 )
 def test_resumed_equals_uninterrupted(settings, tiny_model, tmp_path):
     def trainer(run):
@@ -545,13 +553,28 @@ def test_bfloat16_plays_a_round(tiny_model, tmp_path):
         ({"discriminator_learning_rate": -1.0}, "`discriminator_learning_rate` must be above 0; got -1.0."),
         ({"num_rollouts": 0}, "`num_rollouts` must be at least 1; got 0."),
         ({"rollout_stride": 0}, "`rollout_stride` must be at least 1; got 0."),
-        ({"reward": "score"}, "`reward` must be one of probability, logit; got 'score'."),
+        ({"reward": "score"}, "`reward` must be one of probability, logit, centered_probability"),
         (
             {"baseline": "mean"},
             "`baseline` must be one of none, leave_one_out, group_leave_one_out, difference; got 'mean'.",
         ),
         ({"reward_control": "zero"}, "`reward_control` must be one of none, constant, shuffled, random; got 'zero'."),
         ({"discriminator_data": "all"}, "`discriminator_data` must be one of same, held_out, cross_fit; got 'all'."),
+        ({"discriminator_loss": "hinge"}, "`discriminator_loss` must be one of cross_entropy, pairwise; got 'hinge'."),
+        ({"discriminator_replay": 1.0}, "`discriminator_replay` must be in [0, 1); got 1.0."),
+        (
+            {"discriminator_loss": "pairwise"},
+            "`discriminator_loss='pairwise'` leaves scores open up to a constant, so `reward` must be `logit`; got "
+            "'probability'.",
+        ),
+        (
+            {"discriminator_loss": "pairwise", "reward": "logit", "baseline": "none"},
+            "so `baseline` must be one, which takes that constant away; got 'none'.",
+        ),
+        (
+            {"discriminator_loss": "pairwise", "reward": "logit", "discriminator_accuracy_gate": 0.8},
+            "so `discriminator_accuracy_gate` must be left out; got 0.8.",
+        ),
         ({"temperature": 0.0}, "`temperature` must be above 0; got 0.0. Greedy decoding has no gradient."),
         ({"rollout_update_rate": 0.0}, "`rollout_update_rate` must be in (0, 1]; got 0.0."),
         ({"discriminator_holdout": 0.9}, "`discriminator_holdout` must be in (0, 0.5]; got 0.9."),
