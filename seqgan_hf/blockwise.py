@@ -78,6 +78,49 @@ class Projection:
         return torch.addmm(self.bias, states, self.weight.t(), out=logits)
 
 
+@torch.no_grad()
+def logps_at_temperatures(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    token_ids: torch.Tensor,
+    temperatures: Sequence[float],
+) -> torch.Tensor:
+    """
+    Log-probability of tokens at some temperatures: each block is projected once for all.
+
+    Args:
+        states (`torch.Tensor` of shape `(num_tokens, hidden_size)`): What the head projects.
+        weight (`torch.Tensor` of shape `(vocab_size, hidden_size)`): The head's.
+        bias (`torch.Tensor` of shape `(vocab_size,)`, *optional*): The head's.
+        token_ids (`torch.Tensor` of shape `(num_tokens,)`): The tokens.
+        temperatures (`Sequence[float]`): Each divides the logits; above 0.
+
+    Returns:
+        `torch.Tensor` of shape `(num_temperatures, num_tokens)`: nats, at most 0.
+    """
+    project = Projection(weight, bias)
+    logps = torch.empty(len(temperatures), len(states), device=states.device)
+    for rows in row_blocks(len(states), weight.shape[0], weight.shape[1], states.device):
+        logits = project(states[rows])
+        for index, temperature in enumerate(temperatures):
+            divided = logits
+            if temperature != 1.0:
+                divided = torch.div(logits, temperature, out=project.buffer("divided", len(logits)))
+            probabilities = torch.softmax(divided, dim=-1, out=project.buffer("probabilities", len(logits)))
+            logps[index, rows] = _chosen_logps(divided, probabilities, token_ids[rows].unsqueeze(1))[0]
+    return logps
+
+
+def _chosen_logps(
+    logits: torch.Tensor, probabilities: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-probability of one token of each row, and the logarithm of the sum of exponentials."""
+    # The largest probability is at least 1 / vocab_size: its logarithm is safe.
+    log_total = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
+    return logits.gather(1, ids).squeeze(1) - log_total, log_total
+
+
 @dataclass
 class TokenValues:
     """
@@ -170,9 +213,7 @@ class _TokenLoss(torch.autograd.Function):
             if job.temperature != 1.0:
                 logits /= job.temperature
             probabilities = torch.softmax(logits, dim=-1, out=project.buffer("probabilities", len(logits)))
-            # The largest probability is at least 1 / vocab_size: its logarithm is safe.
-            log_total = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
-            logps[rows] = logits.gather(1, ids).squeeze(1) - log_total
+            logps[rows], log_total = _chosen_logps(logits, probabilities, ids)
             if job.with_entropy:
                 entropy[rows] = log_total - torch.linalg.vecdot(probabilities, logits)
             if any(needed):

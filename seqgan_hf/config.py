@@ -69,7 +69,7 @@ class SeqGANConfig(TrainingArguments):
         default=512,  # type: ignore[assignment]
         metadata={
             "help": "The most rollouts alive at once: it bounds memory, whatever the batch, length and number. `auto` "
-            "chooses it from the memory that is free at each update; samples may then differ in rounding between runs."
+            "chooses it from the memory that is free at each update; samples may then differ between runs of one seed."
         },
     )
     rollout_update_rate: float = field(

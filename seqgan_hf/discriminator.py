@@ -191,9 +191,10 @@ class Discriminator:
         Returns:
             `torch.Tensor` of shape `(batch_size,)`: log-odds that a text is real; their sigmoid is P(real).
         """
-        distinct, which = texts.distinct(self.reads_prompt, self.pad_token_id)
+        distinct, which = texts.to(self.device).distinct(self.reads_prompt, self.pad_token_id)
         scores = torch.empty(len(distinct), device=self.device)
-        by_length = (distinct.prompt_mask.sum(dim=1) + distinct.lengths).argsort(stable=True)
+        lengths = distinct.lengths + (distinct.prompt_mask.sum(dim=1) if self.reads_prompt else 0)
+        by_length = lengths.argsort(stable=True)
         at_once = self.score_batch_size
         if self.device.type == "cpu":
             at_once = min(at_once, _MOST_SCORED_ON_CPU)
@@ -262,9 +263,9 @@ class Discriminator:
         loss.backward()
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         total_norm = nn.utils.get_total_norm(gradients)
-        norm = total_norm.item()
-        if not math.isfinite(norm):
-            raise _diverged(f"The discriminator's loss is {loss.item()}, the norm of its gradient {norm}")
+        value, norm = torch.stack([loss.detach(), total_norm]).tolist()
+        if not math.isfinite(value + norm):
+            raise _diverged(f"The discriminator's loss is {value}, the norm of its gradient {norm}")
         if 0 < self.max_grad_norm < norm:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.max_grad_norm, total_norm)
         self.optimizer.step()

@@ -115,7 +115,7 @@ def token_nll(
         for start in range(0, len(texts), batch_size):
             batch = texts.select(slice(start, start + batch_size)).to(model.device)
             predictions = completion_predictions(model, *batch.tensors())
-            parts.append(-token_logps(predictions, batch.completion_ids, batch.completion_mask, temperature))
+            parts.append(-token_logps(predictions, batch.completion_ids, batch.completion_mask, [temperature])[0])
     return torch.cat(parts)
 
 
@@ -301,9 +301,8 @@ def nll_at_temperatures(
         for start in tqdm(starts, "Likelihood of held-out texts", unit="batch", leave=False):
             batch = Completions.collate(rows[start : start + batch_size], pad_token_id).to(model.device)
             predictions = completion_predictions(model, *batch.tensors())
-            for index, temperature in enumerate(temperatures):
-                logps = token_logps(predictions, batch.completion_ids, batch.completion_mask, temperature)
-                sums[index] -= logps.cpu().double().sum()
+            logps = token_logps(predictions, batch.completion_ids, batch.completion_mask, temperatures)
+            sums -= logps.cpu().double().sum(dim=(1, 2))
     num_tokens = sum(len(row["completion_ids"]) for row in rows)
     return (sums / num_tokens).tolist()
 

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
+from .blockwise import Projection
 from .caches import write_in_place
 from .completions import Completions
 from .heads import split_head, without_head
@@ -193,12 +194,9 @@ def decode(
         torch.rand(output.shape, dtype=torch.float64, device=output.device) if generation_config.do_sample else None
     )
     rows = _Rows(plan)
-    write_in_place(
-        model_kwargs.get("past_key_values"),
-        max_rows=len(input_ids) + len(output),
-        max_length=input_ids.shape[1] + length - plan.first_length,
-    )
+    write_in_place(model_kwargs.get("past_key_values"), input_ids.shape[1] + length - plan.first_length)
     head = split_head(model)
+    project = None if head is None else Projection(head.weight, head.bias)
     with without_head(head):
         model_inputs = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
         outputs = model(**model_inputs, return_dict=True)
@@ -217,7 +215,7 @@ def decode(
         sequences, sampling_ids = rows.sequence[sampling], input_ids[sampling]
         next_tokens[sampling] = choose_tokens(
             states[sampling],
-            head,
+            project,
             None if draws is None else draws[sequences, position],
             process=_on_rows(logits_processor, sampling_ids) if logits_processor else None,
         )

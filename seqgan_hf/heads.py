@@ -9,31 +9,38 @@ from torch import nn
 
 from .states import dropout_off
 
-_ends_with_head: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+# By model, and by its head: a model may get another, and two may share one.
+_Verdicts = weakref.WeakKeyDictionary[nn.Module, bool]
+_ends_with_head: weakref.WeakKeyDictionary[nn.Module, _Verdicts] = weakref.WeakKeyDictionary()
 
 
 def split_head(model: nn.Module) -> nn.Linear | None:
     """
     Find the linear layer that a model's logits come from, if they are its output and nothing else.
 
-    A model that caps, scales or masks its logits, compiled ones, and heads that are quantised, sharded, adapted or hooked
-    are left whole.
+    A model that caps, scales or masks its logits, compiled and data-parallel ones, and heads that are quantised, sharded,
+    adapted or hooked are left whole. What a model does with its logits is found out once, so do not change it (a
+    `logit_scale`) between calls.
 
     Args:
-        model (`nn.Module`): A causal language model, also behind PEFT or data-parallel wrappers.
+        model (`nn.Module`): A causal language model, also behind PEFT's wrapper.
 
     Returns:
         `nn.Linear`, or `None` where the model must be called as it is.
     """
-    model = getattr(model, "module", model)
-    if hasattr(model, "_orig_mod") or not hasattr(model, "get_output_embeddings"):
+    # A data-parallel wrapper gathers gradients as its forward pass ends: a head that is used later has them twice.
+    if hasattr(model, "module") or hasattr(model, "_orig_mod") or not hasattr(model, "get_output_embeddings"):
         return None
     head = model.get_output_embeddings()  # type: ignore[operator]
     if not _is_plain(head):
         return None
-    if head not in _ends_with_head:
-        _ends_with_head[head] = _logits_are_its_output(model, head)
-    return head if _ends_with_head[head] else None
+    known = _ends_with_head.setdefault(
+        model.get_base_model() if hasattr(model, "get_base_model") else model,  # type: ignore[operator]
+        weakref.WeakKeyDictionary(),
+    )
+    if head not in known:
+        known[head] = _logits_are_its_output(model, head)
+    return head if known[head] else None
 
 
 @contextlib.contextmanager
@@ -75,6 +82,8 @@ def _is_plain(head: object) -> bool:
 def _logits_are_its_output(model: nn.Module, head: nn.Linear) -> bool:
     """Put known numbers where the logits should come from, and see whether they come out unchanged."""
     weight = head.weight
+    if head.bias is not None and not bool(head.bias.isfinite().all()):
+        return False  # a token that is never written: its entropy needs care that blocks do not take
     known = torch.linspace(-90.0, 90.0, weight.shape[0], device=weight.device, dtype=weight.dtype)
     token = torch.zeros(1, 1, dtype=torch.long, device=weight.device)
     with dropout_off(model), _forward_replaced(head, lambda states: known.expand(*states.shape[:-1], -1)):

@@ -1,12 +1,13 @@
 """What the generator is trained on: log-probabilities, the policy gradient, the KL to the reference, the likelihood."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .blockwise import TokenValues, token_loss
+from .blockwise import TokenValues, logps_at_temperatures, token_loss
 from .completions import Completions
 from .heads import split_head, without_head
 from .masking import positions_from_mask
@@ -285,22 +286,32 @@ def mean_negative_log_likelihood(model: nn.Module, texts: Completions) -> torch.
 
 @torch.no_grad()
 def token_logps(
-    predictions: Predictions, completion_ids: torch.Tensor, completion_mask: torch.Tensor, temperature: float = 1.0
+    predictions: Predictions,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    temperatures: Sequence[float] = (1.0,),
 ) -> torch.Tensor:
     """
-    Log-probability of each token, without gradient and without all logits at once.
+    Log-probability of each token at some temperatures, without gradient and without all logits at once.
 
     Args:
         predictions (`Predictions`): From [`completion_predictions`].
         completion_ids (`torch.Tensor` of shape `(batch_size, completion_length)`): The tokens.
-        completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
-        temperature (`float`): Divides the logits; above 0.
+        completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
+        temperatures (`Sequence[float]`): Each divides the logits; above 0.
 
     Returns:
-        `torch.Tensor` of the same shape: nats, at most 0; 0 where the mask is 0.
+        `torch.Tensor` of shape `(num_temperatures, batch_size, completion_length)`: nats, at most 0; 0 where the mask is
+        0.
     """
-    weights = torch.zeros_like(completion_ids, dtype=torch.float32)
-    return weighted_token_loss(predictions, completion_ids, completion_mask, weights, temperature)[1].logps
+    counted = completion_mask.bool()
+    states, ids, head = predictions.states[counted], completion_ids[counted], predictions.head
+    if head is None:
+        logps = torch.stack([per_token_logps(states, ids, temperature) for temperature in temperatures])
+    else:
+        logps = logps_at_temperatures(states, head.weight, head.bias, ids, temperatures)
+    laid_out = logps.new_zeros(len(temperatures), *completion_ids.shape)
+    return laid_out.masked_scatter(counted.expand_as(laid_out), logps)
 
 
 def negative_log_likelihood(model: nn.Module, texts: Completions) -> tuple[torch.Tensor, torch.Tensor]:
@@ -316,5 +327,5 @@ def negative_log_likelihood(model: nn.Module, texts: Completions) -> tuple[torch
     """
     with torch.no_grad():
         predictions = completion_predictions(model, *texts.tensors())
-    logps = token_logps(predictions, texts.completion_ids, texts.completion_mask)
+    (logps,) = token_logps(predictions, texts.completion_ids, texts.completion_mask)
     return -logps.sum(dim=1), texts.lengths

@@ -6,15 +6,23 @@ from typing import Any
 import psutil
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .blockwise import rows_at_once
 from .heads import split_head
 from .states import dropout_off
 
+logger = logging.get_logger(__name__)
+
 _USED_SHARE = 0.5  # the rest is for what a row needs beside its cache, and for fragmentation
 _MOST_ROWS_ON_CPU = 2048  # more rows at once are no faster there
-_COPIES = 2  # a cache that is reordered or grown exists twice, at worst
-_PROBE_LENGTHS = (4, 8)
+_COPIES = 2  # a cache that is moved to larger memory, or reordered, exists twice, at worst
+_PROBE_LENGTHS = (1, 4)
+# Folder, limit and use of a container's memory, and the part of it that the system takes back when it needs it.
+_CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -33,12 +41,11 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     free = psutil.virtual_memory().available
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        if Path(limit).is_file() and (most := Path(limit).read_text().strip()) != "max":
-            free = min(free, int(most) - int(Path(used).read_text()))
+    for folder, limit, used, reclaimable in _CGROUPS:
+        if Path(f"{folder}/{limit}").is_file() and (most := Path(f"{folder}/{limit}").read_text().strip()) != "max":
+            statistics = dict(line.split() for line in Path(f"{folder}/memory.stat").read_text().splitlines())
+            in_use = int(Path(f"{folder}/{used}").read_text()) - int(statistics.get(reclaimable, 0))
+            free = min(free, int(most) - in_use)
     return max(free, 0)
 
 
@@ -59,13 +66,19 @@ def rows_that_fit(model: PreTrainedModel, length: int) -> int:
     short, long = (_cache_bytes(model, tokens) for tokens in _PROBE_LENGTHS)
     per_token = (long - short) / (_PROBE_LENGTHS[1] - _PROBE_LENGTHS[0])
     cache = short + per_token * (length - _PROBE_LENGTHS[0])
-    vocab_size, hidden_size = model.get_output_embeddings().weight.shape
+    vocab_size, head = model.config.get_text_config().vocab_size, split_head(model)
     fixed, per_row = 0, _COPIES * cache
-    if split_head(model) is None:
+    if head is None:
         per_row += 3 * 4 * vocab_size
     else:
-        fixed = 3 * 4 * vocab_size * rows_at_once(vocab_size, hidden_size, model.device)
-    rows = int((free_bytes(model.device) * _USED_SHARE - fixed) / max(per_row, 1))
+        fixed = 3 * 4 * vocab_size * rows_at_once(vocab_size, head.in_features, model.device)
+    free = free_bytes(model.device)
+    rows = int((free * _USED_SHARE - fixed) / max(per_row, 1))
+    if rows < 2:
+        logger.warning_once(
+            f"Only {free / 2**20:,.0f} MiB are free, so rollouts are written one by one, which is slow. Free memory, or "
+            "set `rollout_batch_size` to a number."
+        )
     if model.device.type == "cpu":
         rows = min(rows, _MOST_ROWS_ON_CPU)
     return 2 ** (max(rows, 1).bit_length() - 1)

@@ -54,11 +54,19 @@ def pretrain_generator(
         patience (`int`): Stop after so many epochs without a new best; 0 trains all epochs and keeps the last state.
         max_grad_norm (`float`): Gradients are clipped to this norm; the default is the authors' code.
         seed (`int`): Of the order of the texts.
-        **training_arguments: More of `transformers.TrainingArguments`.
+        **training_arguments: More of `transformers.TrainingArguments`. One process uses one GPU.
 
     Returns:
         `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.
+
+    Raises:
+        ValueError: If `label_smoothing_factor` is set: it would not be maximum likelihood.
     """
+    if training_arguments.get("label_smoothing_factor"):
+        raise ValueError(
+            "`label_smoothing_factor` is not supported: this stage is plain maximum likelihood, and its likelihood stops "
+            "it. Leave it out."
+        )
     text_format = TextFormat.from_model(model, processing_class, max_completion_length)
     train_dataset, eval_dataset = (
         prepare_dataset(dataset, processing_class, text_format, name, long_texts)
@@ -83,9 +91,12 @@ def pretrain_generator(
         "seed": seed,
         "report_to": "none",
     }
+    settings = TrainingArguments(**(arguments | training_arguments))
+    if settings.n_gpu > 1:
+        settings._n_gpu = 1  # as in the game, which goes on from here
     trainer = LikelihoodTrainer(
         model=model,
-        args=TrainingArguments(**(arguments | training_arguments)),
+        args=settings,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         data_collator=LikelihoodCollator(text_format.pad_token_id),
@@ -123,13 +134,14 @@ class LikelihoodTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean of -log p over the labels of the batch, or their sum over `num_items_in_batch`."""
-        predictions, ids, labelled = _predict_labels(model, inputs)
-        weights = mean_weights(labelled)
-        if num_items_in_batch is not None:
-            weights = labelled / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                weights = weights * self.accelerator.num_processes
-        return weighted_token_loss(predictions, ids, labelled, weights)[0]
+        with self.accelerator.autocast():
+            predictions, ids, labelled = _predict_labels(model, inputs)
+            weights = mean_weights(labelled)
+            if num_items_in_batch is not None:
+                weights = labelled / num_items_in_batch
+                if self.args.average_tokens_across_devices:
+                    weights = weights * self.accelerator.num_processes
+            return weighted_token_loss(predictions, ids, labelled, weights)[0]
 
     def prediction_step(
         self,
@@ -139,9 +151,9 @@ class LikelihoodTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Held-out negative log-likelihood: its sum over each text (as predictions), and token counts (as labels)."""
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.accelerator.autocast():
             predictions, ids, labelled = _predict_labels(model, self._prepare_inputs(inputs))
-            nll = -token_logps(predictions, ids, labelled).sum(dim=1)
+            nll = -token_logps(predictions, ids, labelled)[0].sum(dim=1)
         counts = labelled.sum(dim=1)
         return nll.sum() / counts.sum(), nll, counts
 

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from .blockwise import Projection, row_blocks
 
 
 def choose_tokens(
     states: torch.Tensor,
-    head: nn.Linear | None,
+    project: Projection | None,
     draws: torch.Tensor | None,
     process: Callable[[slice, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -19,9 +18,9 @@ def choose_tokens(
     Choose a next token for each row: the likeliest, or one drawn by inverse-CDF sampling.
 
     Args:
-        states (`torch.Tensor` of shape `(num_rows, hidden_size)`): What `head` projects; logits of shape
-            `(num_rows, vocab_size)` without one. A logit of -inf is never chosen.
-        head (`nn.Linear`, *optional*): From `heads.split_head`.
+        states (`torch.Tensor` of shape `(num_rows, hidden_size)`): What is projected; without a projection, logits of
+            shape `(num_rows, vocab_size)`. A logit of -inf is never chosen.
+        project (`Projection`, *optional*): To the vocabulary.
         draws (`torch.Tensor` of shape `(num_rows,)`, *optional*): Uniform in [0, 1), float64. `None`: greedy.
         process (`Callable`, *optional*): Warps the logits of the rows of a slice.
 
@@ -33,9 +32,8 @@ def choose_tokens(
     """
     tokens = torch.empty(len(states), dtype=torch.long, device=states.device)
     first_probabilities = torch.zeros(len(states), device=states.device)
-    project = None if head is None else Projection(head.weight, head.bias)
     probabilities = None
-    vocab_size, hidden_size = (states.shape[-1], 0) if head is None else head.weight.shape
+    vocab_size, hidden_size = (states.shape[-1], 0) if project is None else project.weight.shape
     for rows in row_blocks(len(states), vocab_size, hidden_size, states.device):
         logits = states[rows].float() if project is None else project(states[rows])
         if process is not None:
@@ -44,7 +42,9 @@ def choose_tokens(
             tokens[rows] = logits.argmax(dim=-1)
             continue
         if probabilities is None:
-            probabilities = torch.empty_like(logits)
+            probabilities = (
+                torch.empty_like(logits) if project is None else project.buffer("probabilities", len(logits))
+            )
         block = torch.softmax(logits, dim=-1, out=probabilities[: len(logits)])
         first_probabilities[rows] = block[:, 0]
         tokens[rows] = inverse_cdf_sample(block, draws[rows].unsqueeze(1)).squeeze(1)

@@ -10,17 +10,18 @@ from torch import nn
 @contextlib.contextmanager
 def dropout_off(model: nn.Module) -> Iterator[None]:
     """
-    Put a model into eval mode, and back into the mode it was in on leaving.
+    Put a model into eval mode, and each of its modules back into the mode it was in on leaving.
 
     Args:
         model (`nn.Module`): Any.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
 
 
 @contextlib.contextmanager

@@ -288,21 +288,23 @@ class SeqGANTrainer(PairTrainer):
             with torch.no_grad(), self._reference_policy() as reference_policy:
                 reference = completion_predictions(reference_policy, *completions.tensors())
             kl_weights = args.beta * mean_weights(mask)
-        loss, tokens = weighted_token_loss(
-            completion_predictions(model, *completions.tensors()),
-            completions.completion_ids,
-            mask,
-            weights,
-            args.temperature,
-            with_entropy=True,
-            kl_weights=kl_weights,
-            reference=reference,
-        )
+        with self.accelerator.autocast():
+            loss, tokens = weighted_token_loss(
+                completion_predictions(model, *completions.tensors()),
+                completions.completion_ids,
+                mask,
+                weights,
+                args.temperature,
+                with_entropy=True,
+                kl_weights=kl_weights,
+                reference=reference,
+            )
         parts = {"entropy": masked_mean(tokens.entropy, mask), "policy_loss": -(tokens.logps * weights).sum()}
         if args.beta > 0:
             parts["kl"] = masked_mean(tokens.kl, mask)
         if args.mle_coef > 0:
-            parts["mle_loss"] = mean_negative_log_likelihood(model, inputs["real"])
+            with self.accelerator.autocast():
+                parts["mle_loss"] = mean_negative_log_likelihood(model, inputs["real"])
             loss = loss + args.mle_coef * parts["mle_loss"]
         values = {name: value.item() for name, value in parts.items()}
         self._meter.add(values)
@@ -406,7 +408,7 @@ class SeqGANTrainer(PairTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Held-out negative log-likelihood: its sum over each text (as predictions), and token counts (as labels)."""
         texts = Completions(**self._prepare_inputs(inputs))
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.accelerator.autocast():
             nll, counts = negative_log_likelihood(model, texts)
         return nll.sum() / counts.sum(), nll, counts
 

@@ -308,3 +308,14 @@ def test_the_pairwise_loss_learns_to_rank_real_texts_higher(tiny_model):
     swapped = discriminator(tiny_model("cnn"), learning_rate=1e-2, batch_size=4, loss="pairwise")
     swapped.update(GENERATED, REAL, epochs=40, seed=1)
     assert swapped.evaluate(REAL, GENERATED)["auc"] == 0
+
+
+def test_a_loss_without_end_and_a_gradient_with_one_stop_before_the_update(tiny_model):
+    """An infinite logit gives a loss of NaN, and a gradient that looks like any other."""
+    judge = discriminator(tiny_model("cnn"))
+    with torch.no_grad():
+        judge.model.classifier.bias[1] = torch.inf
+    before = [parameter.clone() for parameter in judge.model.parameters()]
+    with pytest.raises(FloatingPointError, match=r"The discriminator's loss is (nan|inf), the norm of its gradient"):
+        judge.update(REAL, GENERATED, epochs=1, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(before, judge.model.parameters(), strict=True))

@@ -74,3 +74,28 @@ def test_the_head_is_put_back_after_an_error(tiny_model):
     with pytest.raises(RuntimeError), without_head(head):
         raise RuntimeError
     assert model(IDS).logits.shape == (1, 3, 23)
+
+
+def test_a_look_puts_every_module_back_into_its_own_mode(tiny_model):
+    model = tiny_model("gpt2").train()
+    model.transformer.drop.eval()
+    split_head(model)
+    assert model.training and not model.transformer.drop.training
+
+
+def test_models_that_share_a_head_are_told_apart():
+    plain = Gemma2ForCausalLM(Gemma2Config(**TINY, final_logit_softcapping=None))
+    capped = Gemma2ForCausalLM(Gemma2Config(**TINY, final_logit_softcapping=30.0))
+    capped.lm_head = plain.lm_head
+    assert split_head(plain) is plain.lm_head and split_head(capped) is None
+
+
+def test_a_head_that_forbids_a_token_is_left_whole(tiny_model):
+    model = tiny_model("lstm")
+    with torch.no_grad():
+        model.lm_head.bias[3] = -torch.inf
+    assert split_head(model) is None
+
+
+def test_a_data_parallel_wrapper_is_left_whole(tiny_model):
+    assert split_head(nn.DataParallel(tiny_model("gpt2"))) is None

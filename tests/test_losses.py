@@ -16,6 +16,7 @@ from seqgan_hf.losses import (
     per_token_kl,
     per_token_logps,
     policy_gradient_weights,
+    token_logps,
     weighted_token_loss,
 )
 
@@ -134,3 +135,19 @@ def test_logits_to_keep_changes_nothing(tiny_model):
     logits = completion_logits(model, *batch.tensors())
     whole = model(torch.tensor([[1, 8, 9, 4, 5, 2]])).logits[:, 2:5]
     torch.testing.assert_close(logits, whole)
+
+
+@pytest.mark.parametrize("head_is_split", [True, False], ids=["split", "whole"])
+def test_logps_at_several_temperatures_come_from_one_forward_pass(head_is_split, tiny_model, monkeypatch):
+    model, temperatures = tiny_model("llama"), (0.5, 1.0, 2.0)
+    if not head_is_split:
+        monkeypatch.setattr("seqgan_hf.losses.split_head", lambda model: None)
+    batch = Completions.collate(RAGGED, pad_token_id=0)
+    with torch.no_grad():
+        logits = completion_logits(model, *batch.tensors())
+        predictions = completion_predictions(model, *batch.tensors())
+    logps = token_logps(predictions, batch.completion_ids, batch.completion_mask, temperatures)
+    assert logps.shape == (3, 3, 4)
+    for temperature, found in zip(temperatures, logps, strict=True):
+        expected = per_token_logps(logits, batch.completion_ids, temperature) * batch.completion_mask
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import BOS, EOS, GENERATORS, PAD, VOCAB_SIZE
+from peft import PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from scipy.stats import chi2_contingency
 from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
@@ -222,3 +223,19 @@ def test_the_models_own_generation_settings_do_not_warp_the_policy(tiny_model):
     torch.manual_seed(5)
     again = generate_completions(model, torch.tensor([[BOS]] * 4), torch.ones(4, 1).long(), config)
     assert torch.equal(plain.completion_ids, again.completion_ids)
+
+
+@pytest.mark.parametrize("peft_config", [PromptTuningConfig, PromptEncoderConfig], ids=["prompt_tuning", "p_tuning"])
+def test_virtual_tokens_find_room_in_the_cache(peft_config, tiny_model):
+    """They are tokens that the length of prompt and completion does not count."""
+    torch.manual_seed(1)
+    model = get_peft_model(tiny_model("llama"), peft_config(task_type="CAUSAL_LM", num_virtual_tokens=6)).eval()
+    config = sampling_config(text_format(None, length=12), do_sample=False)
+    prompt = torch.tensor([[BOS, 5, 7]])
+    written = generate_completions(model, prompt, torch.ones_like(prompt), config).completion_ids
+    ids = prompt
+    for _ in range(12):
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+    assert written.tolist() == ids[:, 3:].tolist()

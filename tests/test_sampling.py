@@ -2,6 +2,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from seqgan_hf.blockwise import Projection
 from seqgan_hf.sampling import choose_tokens, inverse_cdf_sample
 
 
@@ -69,10 +70,11 @@ def test_a_head_in_blocks_gives_what_all_logits_at_once_give():
     states, chosen = torch.randn(700, 8), draws(700)
     with torch.no_grad():
         logits = head(states)
-        in_blocks = choose_tokens(states, head, chosen)
+        project = Projection(head.weight, head.bias)
+        in_blocks = choose_tokens(states, project, chosen)
         together = inverse_cdf_sample(logits.softmax(dim=-1), chosen.unsqueeze(1)).squeeze(1)
         assert (in_blocks == together).float().mean() > 0.995  # the last bits of a product depend on its size
-        assert torch.equal(choose_tokens(states, head, None), logits.argmax(dim=-1))
+        assert torch.equal(choose_tokens(states, project, None), logits.argmax(dim=-1))
         assert torch.equal(choose_tokens(logits, None, None), logits.argmax(dim=-1))
 
 
@@ -83,7 +85,8 @@ def test_logits_are_warped_before_they_are_drawn_from():
         return logits.masked_fill(torch.arange(50) != 7, -torch.inf)
 
     with torch.no_grad():
-        assert choose_tokens(torch.randn(30, 8), head, draws(30), only_token_7).unique().tolist() == [7]
+        project = Projection(head.weight, head.bias)
+        assert choose_tokens(torch.randn(30, 8), project, draws(30), only_token_7).unique().tolist() == [7]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
