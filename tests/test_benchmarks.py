@@ -26,6 +26,7 @@ import memory  # noqa: E402
 import operations  # noqa: E402
 import performance  # noqa: E402
 import rollouts  # noqa: E402
+import settings  # noqa: E402
 
 TINY_ROLLOUTS = ["--batch_size", "2", "--length", "6", "--num_rollouts", "3", "--vocab_size", "50", "--repeats", "1"]
 TINY = {
@@ -463,3 +464,128 @@ def test_what_is_no_result_is_said(tmp_path):
     wrong.write_text("{")
     with pytest.raises(ValueError, match=re.escape("wrong.json cannot be read as the result of a benchmark: ")):
         performance.read_results([wrong])
+
+
+# ---- What settings cost --------------------------------------------------------------------------------------------
+
+
+def small(values, factor=1.0):
+    """What `settings.update` returns: the same seconds of CPU and wall."""
+    seconds = {phase: factor * value for phase, value in values.items()}
+    return {"cpu": seconds, "wall": seconds}
+
+
+def test_a_phase_clock_counts_what_is_outside_and_inside_of_phases(monkeypatch):
+    times = iter([10.0, 11.0, 13.0, 16.0, 20.0, 25.0])
+    monkeypatch.setattr(settings.time, "process_time", lambda: next(times))
+    clock = settings.PhaseClock()
+    clock.on_train_begin()
+    for phase in ("rollout", "score", "rollout", None):  # as a `Meter` tells it
+        clock.enter(phase)
+    clock.on_log(logs={"loss": 0.5})
+    clock.on_log(logs={"train_runtime": 15.0})
+    assert clock.seconds == {"other": 1.0 + 5.0, "rollout": 2.0 + 4.0, "score": 3.0}
+
+
+@pytest.mark.parametrize("pair", ["LSTM and CNN", "GPT-2 and RoBERTa"])
+def test_an_update_is_measured_by_phase(pair, monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "CHANGES", {"length x 2": settings.CHANGES["length x 2"]})
+    result = settings.measure_changes(settings.PAIRS[pair].scaled(0.1), 1, str(tmp_path))
+    assert list(result) == ["base", "length x 2"]
+    phases = {"generate", "rollout", "score", "generator", "discriminator", "other", "update"}
+    for change in result.values():
+        for kind in ("cpu_seconds", "wall_seconds"):
+            seconds = {phase: values["median"] for phase, values in change[kind].items()}
+            assert set(seconds) == phases and min(seconds.values()) > 0
+            assert sum(seconds.values()) == pytest.approx(2 * seconds["update"])
+    shares = {phase: values["median"] for phase, values in result["base"]["shares"].items()}
+    assert sum(shares.values()) == pytest.approx(2) and shares["update"] == 1
+
+
+def test_changes_are_compared_with_the_base_of_the_same_repeat():
+    base = {"rollout": 1.0, "score": 3.0, "generator": 1.0, "discriminator": 5.0, "update": 10.0}
+    changed = {**base, "rollout": 2.0, "update": 11.0}
+    measured = {
+        "base": measuring.Measured(values=[small(base), small(base, factor=10.0)]),
+        "`num_rollouts` x 2": measuring.Measured(values=[small(changed), small(changed, factor=10.0)]),
+    }
+    result = settings.compare(measured)
+    assert result["`num_rollouts` x 2"]["times_base"]["rollout"] == {"median": 2.0, "min": 2.0, "max": 2.0}
+    assert settings.changes_table({"A and B": result}).splitlines()[2:] == [
+        "| A and B: share | 10 % | 30 % | 10 % | 50 % |  |",
+        "| `num_rollouts` x 2 | 2.0 | 1.0 | 1.0 | 1.0 | 1.1 |",
+    ]
+
+
+def test_each_change_changes_one_thing():
+    for game in settings.PAIRS.values():
+        for change in settings.CHANGES.values():
+            changed, before = vars(change(game)), vars(game)
+            (name,) = (name for name in before if changed[name] != before[name])
+            assert len(changed["settings"]) == 1 if name == "settings" else changed[name] == 2 * before[name]
+
+
+def test_rollouts_at_once_are_measured_and_written_into_a_page(tmp_path):
+    page, saved = tmp_path / "scaling.md", tmp_path / "settings.json"
+    begin, end = "Title\n<!-- begin rollout_batch_size -->\n", "\n<!-- end rollout_batch_size -->\nEnd\n"
+    page.write_text(begin + end)
+    flags = ["--tables", "rollout_batch_size", "--scale", "0.3", "--repeats", "1", "--save", saved, "--page", page]
+    printed = run_in_fork(str(BENCHMARKS / "settings.py"), list(map(str, flags)), tmp_path / "settings")
+    assert json.loads(saved.read_text()) == json.loads(printed)
+    result = json.loads(printed)["results"]["rollout_batch_size"]
+    assert result["num_sequences"] == 5 * 19 * 5  # N, B and T - 1 of 0.3 x the paper's 16, 64 and 20
+    passes = {name: method["forward_passes"] for name, method in result["methods"].items()}
+    assert passes["512"] == passes["all"] == 5 < passes["128"]
+    assert passes["`generate` for each prefix"] == 6 * 5 / 2
+    written = page.read_text()
+    assert (
+        written == f"Title\n<!-- begin rollout_batch_size -->\n\n{settings.rollouts_table(result)}\n\n{written[-36:]}"
+    )
+    assert "| all 475 at once | 5 | " in written and "| 512 (default) | 5 | 1.0 |" in written
+
+
+def test_logits_do_not_exist_as_a_whole_where_the_head_can_be_split_off(tmp_path):
+    flags = ["--logits_batch_size", "8", "--logits_length", "16", "--logits_vocab_size", "50000"]
+
+    def times_logits(family):
+        arguments = ["--one", family, "policy loss alone", *flags]
+        printed = run_in_fork(str(BENCHMARKS / "settings.py"), arguments, tmp_path / family)
+        result = json.loads(printed.splitlines()[-1])
+        assert result["times_logits"] == pytest.approx(result["megabytes"] * 1e6 / (4 * 8 * 16 * 50000))
+        return result["times_logits"]
+
+    assert times_logits("gpt2") < 1 < 3 < times_logits("gemma2")
+
+
+def test_each_loss_is_measured_in_a_process_of_its_own(monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        line = json.dumps({"megabytes": 1.0, "times_logits": float(len(commands)), "peak_was_reset": True})
+        return subprocess.CompletedProcess(command, 0, stdout=f"noise\n{line}\n")
+
+    monkeypatch.setattr(settings.subprocess, "run", run)
+    sizes = {"logits_batch_size": 2, "logits_length": 3, "logits_vocab_size": 5}
+    result = settings.measure_logits(Namespace(**sizes))
+    assert len(commands) == 2 * (5 + 1)
+    assert commands[0][2:] == [
+        "--one", "gpt2", "policy loss alone", "--logits_batch_size", "2", "--logits_length", "3",
+        "--logits_vocab_size", "5",
+    ]  # fmt: skip
+    assert settings.logits_table(result).splitlines()[-1] == "| rollouts | 6.0 | 12.0 |"
+
+
+def test_a_head_that_cannot_be_split_off_is_not_measured_as_one_that_can(monkeypatch):
+    monkeypatch.setattr(settings, "FAMILIES", {"gpt2": False})
+    message = "The head of GPT2LMHeadModel could be split off, against what is measured."
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        settings.build_tiny("gpt2", 50, 4)
+
+
+def test_the_page_on_scaling_says_what_was_measured():
+    result = json.loads((BENCHMARKS / "results" / "settings.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "scaling.md").read_text()
+    tables = settings.render_tables(result["results"])
+    assert set(tables) == {"changes", "rollout_batch_size", "logits"}
+    assert performance.insert_tables(page, tables) == page
