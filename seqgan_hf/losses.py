@@ -184,26 +184,24 @@ def weighted_token_loss(
         where the mask is 0.
     """
     counted = completion_mask.bool()
-    columns = [None if column is None else column.detach()[counted] for column in (nll_weights, kl_weights)]
-    ids = completion_ids[counted]
     if predictions.head is None or (reference is not None and reference.head is None):
-        logits = predictions.logits()[counted]
-        reference_logits = None if reference is None else reference.logits()[counted]
-        loss, values = _whole_token_loss(logits, ids, columns, temperature, with_entropy, reference_logits)
-    else:
-        loss, values = token_loss(
-            predictions.states[counted],
-            predictions.head.weight,
-            predictions.head.bias,
-            ids,
-            columns[0],
-            temperature,
-            with_entropy,
-            columns[1],
-            None
-            if reference is None or reference.head is None
-            else (reference.states[counted], reference.head.weight, reference.head.bias),
+        logits, reference_logits = predictions.logits(), None if reference is None else reference.logits()
+        return _whole_token_loss(
+            logits, completion_ids, counted, nll_weights, temperature, with_entropy, kl_weights, reference_logits
         )
+    loss, values = token_loss(
+        predictions.states[counted],
+        predictions.head.weight,
+        predictions.head.bias,
+        completion_ids[counted],
+        nll_weights.detach()[counted],
+        temperature,
+        with_entropy,
+        None if kl_weights is None else kl_weights.detach()[counted],
+        None
+        if reference is None or reference.head is None
+        else (reference.states[counted], reference.head.weight, reference.head.bias),
+    )
 
     def laid_out(value: torch.Tensor) -> torch.Tensor:
         return value.new_zeros(completion_ids.shape).masked_scatter(counted, value)
@@ -214,25 +212,24 @@ def weighted_token_loss(
 def _whole_token_loss(
     logits: torch.Tensor,
     token_ids: torch.Tensor,
-    weights: list[torch.Tensor | None],
+    counted: torch.Tensor,
+    nll_weights: torch.Tensor,
     temperature: float,
     with_entropy: bool,
+    kl_weights: torch.Tensor | None,
     reference_logits: torch.Tensor | None,
 ) -> tuple[torch.Tensor, TokenValues]:
-    """Do what `blockwise.token_loss` does, with all logits at once."""
-    nll_weights, kl_weights = weights
-    logps = per_token_logps(logits, token_ids, temperature)
-    loss = -(logps * nll_weights).sum()
-    zeros = torch.zeros_like(logps, requires_grad=False)
-    values = TokenValues(logps.detach(), zeros, zeros)
+    """Do what `blockwise.token_loss` does, with all logits at once; those of padding stay, or they would be copied."""
+    logps = per_token_logps(logits, token_ids, temperature).masked_fill(~counted, 0.0)
+    loss = -(logps * nll_weights.detach()).sum()
+    entropy = kl = torch.zeros_like(logps, requires_grad=False)
     if with_entropy:
         with torch.no_grad():
-            values.entropy = per_token_entropy(logits, temperature)
+            entropy = per_token_entropy(logits, temperature) * counted
     if kl_weights is not None and reference_logits is not None:
-        kl = per_token_kl(logits, reference_logits)
-        values.kl = kl.detach()
-        loss = loss + (kl * kl_weights).sum()
-    return loss, values
+        kl = per_token_kl(logits, reference_logits).masked_fill(~counted, 0.0)
+        loss = loss + (kl * kl_weights.detach()).sum()
+    return loss, TokenValues(logps.detach(), entropy, kl.detach())
 
 
 def policy_gradient_weights(
@@ -304,12 +301,12 @@ def token_logps(
         `torch.Tensor` of shape `(num_temperatures, batch_size, completion_length)`: nats, at most 0; 0 where the mask is
         0.
     """
-    counted = completion_mask.bool()
-    states, ids, head = predictions.states[counted], completion_ids[counted], predictions.head
+    counted, head = completion_mask.bool(), predictions.head
     if head is None:
-        logps = torch.stack([per_token_logps(states, ids, temperature) for temperature in temperatures])
-    else:
-        logps = logps_at_temperatures(states, head.weight, head.bias, ids, temperatures)
+        whole = [per_token_logps(predictions.states, completion_ids, temperature) for temperature in temperatures]
+        return torch.stack(whole).masked_fill(~counted, 0.0)
+    states, ids = predictions.states[counted], completion_ids[counted]
+    logps = logps_at_temperatures(states, head.weight, head.bias, ids, temperatures)
     laid_out = logps.new_zeros(len(temperatures), *completion_ids.shape)
     return laid_out.masked_scatter(counted.expand_as(laid_out), logps)
 
