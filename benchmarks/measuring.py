@@ -275,7 +275,7 @@ def finish(benchmark: str, args: Namespace, settings: Mapping[str, Any], results
         "results": results,
         "versions": versions(),
         "cpu": cpu_model(),
-        "commit": git_commit(),
+        "commit": COMMIT,
     }
     if args.save is not None:
         args.save.parent.mkdir(parents=True, exist_ok=True)
@@ -324,3 +324,6 @@ def git_commit() -> str:
         return git("rev-parse", "--short", "HEAD") + ("+dirty" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+COMMIT = git_commit()  # read as a script begins: the tree may change while it measures
