@@ -117,8 +117,9 @@ def test_every_setting_stands_there_with_its_help_our_own_first(run):
 def test_some_settings_can_be_asked_for(run, refused):
     assert run("config", "reward", "long_texts", "reward") == (
         "# What a score of the discriminator is worth: `probability` is P(real) in [0, 1], `logit` its log-odds, "
-        "unbounded.\n"
-        "# One of: probability, logit.\n"
+        "unbounded,\n"
+        "# `centered_probability` 2 P(real) - 1 in [-1, 1], `log_probability` log P(real), at most 0.\n"
+        "# One of: probability, logit, centered_probability, log_probability.\n"
         "reward: probability\n\n"
         "# What to do with a real text longer than `max_completion_length`: `truncate` it (without EOS, as a generated "
         "one that\n# does not end), or stop with an `error` that names the row.\n"

@@ -298,8 +298,9 @@ def fail(batch):
     return score(batch)
 
 trainer._score = fail
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+threads = threading.active_count()
 for event in ("error", "interrupt"):
-    threads = threading.active_count()
     try:
         trainer.train()
     except (ZeroDivisionError, KeyboardInterrupt) as error:
