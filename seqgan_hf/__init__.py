@@ -3,7 +3,14 @@
 from .config import SeqGANConfig, parse_config
 from .hub import PushError
 from .loading import merge_adapter
-from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from .models import (
+    LikelihoodRatioConfig,
+    LikelihoodRatioForSequenceClassification,
+    LSTMConfig,
+    LSTMForCausalLM,
+    TextCNNConfig,
+    TextCNNForSequenceClassification,
+)
 from .pretraining import pretrain_generator
 from .trainer import SeqGANTrainer
 
@@ -12,6 +19,8 @@ __version__ = "0.1.0"
 __all__ = [
     "LSTMConfig",
     "LSTMForCausalLM",
+    "LikelihoodRatioConfig",
+    "LikelihoodRatioForSequenceClassification",
     "PushError",
     "SeqGANConfig",
     "SeqGANTrainer",

@@ -90,6 +90,7 @@ class TextRecipeArguments(DatasetArguments):
     mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
     mle_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of that stage."})
     mle_batch_size: int = field(default=16, metadata={"help": "Texts per update in that stage."})
+    mle_weight_decay: float = field(default=0.0, metadata={"help": "Weight decay of that stage's AdamW."})
     mle_patience: int = field(
         default=2, metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."}
     )
@@ -127,6 +128,9 @@ class SyntheticRecipeArguments:
         default=10_000,  # the paper
         metadata={"help": "Texts sampled from the oracle to train on, and as many to test on."},
     )
+    num_validation_texts: int = field(
+        default=1000, metadata={"help": "More of its texts, which decide when maximum likelihood stops."}
+    )
     num_test_samples: int = field(
         default=10_000,  # the authors' code; the paper has 100,000
         metadata={"help": "Texts sampled from the generator for NLL_oracle."},
@@ -146,10 +150,66 @@ class SyntheticRecipeArguments:
         default=0,  # the paper overfits
         metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."},
     )
+    mle_weight_decay: float = field(
+        default=0.0,  # the authors' code
+        metadata={
+            "help": "Weight decay of that stage's AdamW. 0.3 with a learning rate of 1e-2 makes a far better rival than "
+            "early stopping alone."
+        },
+    )
+    temperatures: list[float] = field(
+        default_factory=lambda: [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7],
+        metadata={
+            "help": "Softmax temperatures, above 0, at which the generator is measured after each stage: the curve of "
+            "the maximum-likelihood generator is the rival that counts. 1 is always among them."
+        },
+    )
     rival_temperature: float = field(
         default=0.75,
-        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
+        metadata={"help": "The temperature of that rival that stands in the printed table."},
     )
+    discriminator: str = field(
+        default="cnn",  # the paper
+        metadata={
+            "help": "`cnn`, the paper's; or `likelihood_ratio`, which weighs the likelihood of a text under language "
+            "models of real texts against that under the generator.",
+            "choices": ("cnn", "likelihood_ratio"),
+        },
+    )
+    language_models: int = field(
+        default=2,
+        metadata={
+            "help": "How many such models are trained for `likelihood_ratio`, by maximum likelihood on the generator's "
+            "texts; a copy of the generator after its first stage is one more."
+        },
+    )
+    language_model_size: int = field(default=64, metadata={"help": "Width of their embeddings and of their LSTMs."})
+    language_model_dropout: float = field(default=0.2, metadata={"help": "Their dropout, in [0, 1)."})
+    language_model_weight_decay: float = field(default=0.4, metadata={"help": "Weight decay of their training."})
+    ratio_hidden_size: int = field(
+        default=0,
+        metadata={
+            "help": "Width of the LSTM that `likelihood_ratio` adds to what it reads, and by which it reads the "
+            "generator's hidden states, too; 0: none."
+        },
+    )
+    seeds: int = field(
+        default=1,
+        metadata={
+            "help": "Runs in a row, of seeds `seed`, `seed` + 1 and so on; more than one are kept in folders "
+            "`seed_<number>` of `output_dir`. With `--resume_from_checkpoint true` finished ones are left as they are."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self.temperatures = sorted({1.0, self.rival_temperature, *self.temperatures}, reverse=True)
+        if self.temperatures[-1] <= 0:
+            raise ValueError(f"A temperature must be above 0; got {self.temperatures[-1]}.")
+        if self.discriminator not in ("cnn", "likelihood_ratio"):
+            raise ValueError(f"`discriminator` must be cnn or likelihood_ratio; got {self.discriminator!r}.")
+        for name in ("seeds", "num_texts", "num_test_samples", "num_validation_texts", "language_model_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 
 
 @dataclass

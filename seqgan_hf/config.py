@@ -55,7 +55,10 @@ class SeqGANConfig(TrainingArguments):
     # Rollouts
     num_rollouts: int = field(
         default=16,  # the authors' code, sequence_gan.py
-        metadata={"help": "Monte Carlo rollouts per prefix. Generation time grows linearly with it; at least 1."},
+        metadata={
+            "help": "Monte Carlo rollouts per prefix. Generation time grows linearly with it. 0: none; the discriminator "
+            "judges unfinished texts itself, and learns to."
+        },
     )
     rollout_stride: int = field(
         default=1,  # the paper: every position
@@ -198,10 +201,18 @@ class SeqGANConfig(TrainingArguments):
     discriminator_data: str = field(
         default="same",  # the paper
         metadata={
-            "help": "Which real texts the discriminator learns from: `same` (all, as the generator), `held_out` (a half "
-            "that the generator never learns from), `cross_fit` (two halves: each round the generator's likelihood term "
-            "takes one and the discriminator the other, and they swap; a stage before the game takes the first half).",
+            "help": "Which real texts the discriminator learns from: `same` (all, as the generator), `held_out` (some "
+            "that the generator never learns from, see `discriminator_share`), `cross_fit` (two halves: each round the "
+            "generator's likelihood term takes one and the discriminator the other, and they swap; a stage before the "
+            "game takes the first half).",
             "choices": DISCRIMINATOR_DATA,
+        },
+    )
+    discriminator_share: float = field(
+        default=0.5,
+        metadata={
+            "help": "Share of the real texts that `discriminator_data='held_out'` gives to the discriminator, in (0, "
+            "0.5]: one in 2, 3, 4, ... of them. One with few weights to learn needs few texts."
         },
     )
     discriminator_holdout: float = field(
@@ -279,12 +290,15 @@ class SeqGANConfig(TrainingArguments):
             )
         if not 0 < self.rollout_update_rate <= 1:
             raise ValueError(f"`rollout_update_rate` must be in (0, 1]; got {self.rollout_update_rate}.")
-        if not 0 < self.discriminator_holdout <= 0.5:
-            raise ValueError(f"`discriminator_holdout` must be in (0, 0.5]; got {self.discriminator_holdout}.")
+        for name in ("discriminator_holdout", "discriminator_share"):
+            if not 0 < getattr(self, name) <= 0.5:
+                raise ValueError(f"`{name}` must be in (0, 0.5]; got {getattr(self, name)}.")
         if not 0 <= self.discriminator_replay < 1:
             raise ValueError(f"`discriminator_replay` must be in [0, 1); got {self.discriminator_replay}.")
         if self.discriminator_loss == "pairwise":
             self._check_pairwise()
+        if self.num_rollouts == 0:
+            self._check_no_rollouts()
         gate = self.discriminator_accuracy_gate
         if gate is not None and not 0.5 <= gate <= 1:
             raise ValueError(f"`discriminator_accuracy_gate` must be in [0.5, 1] (0.5 is chance); got {gate}.")
@@ -299,6 +313,18 @@ class SeqGANConfig(TrainingArguments):
             if not is_wanted:
                 raise ValueError(
                     "`discriminator_loss='pairwise'` leaves scores open up to a constant, so "
+                    f"`{name}` must be {wanted}; got {getattr(self, name)!r}."
+                )
+
+    def _check_no_rollouts(self) -> None:
+        for name, wanted in (
+            ("rollout_stride", 1),
+            ("rollout_update_rate", 1),
+            ("discriminator_loss", "cross_entropy"),
+        ):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    "`num_rollouts=0` leaves unfinished texts to the discriminator, which judges each prefix, so "
                     f"`{name}` must be {wanted}; got {getattr(self, name)!r}."
                 )
 
@@ -322,7 +348,7 @@ class SeqGANConfig(TrainingArguments):
 
 
 _LEAST: dict[str, float] = {
-    "num_rollouts": 1,
+    "num_rollouts": 0,
     "rollout_stride": 1,
     "max_completion_length": 1,
     "num_generations": 1,

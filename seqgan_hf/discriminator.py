@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from .config import DISCRIMINATOR_LOSSES
 from .states import dropout_off, own_randomness
 
 logger = logging.get_logger(__name__)
+
+ReadGenerator = Callable[[Completions, Sequence[str]], dict[str, torch.Tensor]]
 
 GENERATED, REAL = 0, 1
 # More texts at once are no faster there, and what they need is not given back to the system: after thousands of batches
@@ -49,6 +51,10 @@ class Discriminator:
         batch_size (`int`): Texts per update, real and generated together.
         max_grad_norm (`float`): Gradients are clipped to this norm; 0: never.
         score_batch_size (`int`): Texts scored at once; on a CPU at most 256.
+        learns_prefixes (`bool`): Whether it learns to judge every prefix of a text and not the whole alone. Its output
+            then has `prefix_logits`, as [`LikelihoodRatioForSequenceClassification`]'s.
+        read_generator (`Callable`, *optional*): Takes texts and the names of what a model with `config.reads_generator`
+            reads beside them, and returns that: `losses.generator_view` of the generator.
 
     Raises:
         ValueError: If the model has not two labels, or cannot read what the generator writes.
@@ -69,6 +75,8 @@ class Discriminator:
         batch_size: int = 64,
         max_grad_norm: float = 1.0,
         score_batch_size: int = 512,
+        learns_prefixes: bool = False,
+        read_generator: ReadGenerator | None = None,
     ) -> None:
         if model.config.num_labels != 2:
             raise ValueError(
@@ -86,6 +94,8 @@ class Discriminator:
         self.batch_size = batch_size
         self.max_grad_norm = max_grad_norm
         self.score_batch_size = score_batch_size
+        self.learns_prefixes = learns_prefixes
+        self.read_generator = read_generator
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
         model.config.id2label = dict(LABELS)
         model.config.label2id = {label: index for index, label in LABELS.items()}
@@ -127,7 +137,11 @@ class Discriminator:
         """
         if self.processing_class is None:
             ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
-            return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            wanted = getattr(self.model.config, "reads_generator", ())
+            if wanted and self.read_generator is not None:
+                inputs |= self.read_generator(texts.to(self.device), wanted)
+            return {name: tensor.to(self.device) for name, tensor in inputs.items()}
         strings = self.decode(texts)
         encoded = self.processing_class(
             strings, padding=True, padding_side="right", truncation=True, max_length=self.context_length,
@@ -180,6 +194,47 @@ class Discriminator:
         with self.autocast():
             logits = self.model(**encoded).logits.float()
         return logits[:, REAL] - logits[:, GENERATED]
+
+    def prefix_logits(self, encoded: dict[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Return the log-odds of the first 0, 1, ... tokens, a `torch.Tensor` of shape `(batch_size, longest + 1)`.
+
+        Raises:
+            ValueError: If the model judges whole texts only.
+        """
+        with self.autocast():
+            logits = getattr(self.model(**encoded), "prefix_logits", None)
+        if logits is None:
+            raise ValueError(
+                "`num_rollouts=0` leaves it to the discriminator to judge unfinished texts, so its output must have "
+                f"`prefix_logits`, as that of LikelihoodRatioForSequenceClassification; {type(self.model).__name__} has "
+                "none. Set `num_rollouts` to at least 1."
+            )
+        return logits.float()
+
+    def score_prefixes(self, texts: Completions) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Judge every prefix of some texts. Dropout is off.
+
+        Args:
+            texts (`Completions`): Real or generated.
+
+        Returns:
+            `tuple` of two `torch.Tensor`: log-odds after each token of a completion, of shape `(batch_size,
+            completion_length)` and 0 behind it, and of its prompt alone, of shape `(batch_size,)`.
+        """
+        before, after = [], []
+        at_once = self.score_batch_size
+        with torch.inference_mode(), dropout_off(self.model):
+            for start in range(0, len(texts), at_once):
+                batch = texts.select(slice(start, start + at_once)).to(self.device)
+                logits = self.prefix_logits(self.encode(batch))
+                first = batch.prompt_mask.sum(dim=1) if self.reads_prompt else torch.zeros_like(batch.lengths)
+                place = first.unsqueeze(1) + torch.arange(batch.completion_ids.shape[1] + 1, device=self.device)
+                values = logits.gather(1, place.clamp(max=logits.shape[1] - 1))
+                before.append(values[:, 0])
+                after.append(values[:, 1:] * batch.completion_mask)
+        return torch.cat(after), torch.cat(before)
 
     def score(self, texts: Completions) -> torch.Tensor:
         """
@@ -234,8 +289,15 @@ class Discriminator:
                 for index in self._batches(len(real), len(generated), order):
                     longest = max(int(lengths[index].max()), 1)
                     index = index.to(self.device)
-                    logits = self.logits({name: tensor[index, :longest] for name, tensor in inputs.items()})
-                    losses.append(self._step(logits, labels[index]))
+                    batch = {name: tensor[index, :longest] for name, tensor in inputs.items()}
+                    if self.learns_prefixes:
+                        every = self.prefix_logits(batch)[:, 1:]
+                        logits = every[:, -1]
+                        counts = batch["attention_mask"].bool()
+                        losses.append(self._step(every[counts], labels[index].unsqueeze(1).expand_as(every)[counts]))
+                    else:
+                        logits = self.logits(batch)
+                        losses.append(self._step(logits, labels[index]))
                     correct.append(
                         torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL])
                     )
@@ -442,6 +504,7 @@ def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> d
 
     def pad(name: str, tensor: torch.Tensor) -> torch.Tensor:
         value = pad_token_id if name == "input_ids" else 0
-        return nn.functional.pad(tensor, (0, longest - tensor.shape[1]), value=value)
+        behind = (0, 0) * (tensor.dim() - 2) + (0, longest - tensor.shape[1])
+        return nn.functional.pad(tensor, behind, value=value)
 
     return {name: torch.cat([pad(name, batch[name]) for batch in batches]) for name in batches[0]}

@@ -18,7 +18,7 @@ from .discriminator import context_length
 from .losses import completion_predictions, token_logps
 from .masking import masked_mean
 from .metrics import Bleu
-from .samples import complete_prompts
+from .samples import complete_prompts, sample_texts
 from .states import dropout_off
 
 
@@ -133,6 +133,68 @@ def mean_nll(model: PreTrainedModel, texts: Completions, temperature: float = 1.
         `float`: nats per token.
     """
     return masked_mean(token_nll(model, texts, temperature).double(), texts.completion_mask.to(model.device)).item()
+
+
+def oracle_curve(
+    model: PreTrainedModel,
+    oracle: PreTrainedModel,
+    rows: Sequence[Mapping[str, Any]],
+    text_format: TextFormat,
+    temperatures: Sequence[float],
+    num_samples: int = 10_000,
+    seed: int = 42,
+) -> list[dict[str, float]]:
+    """
+    Place a generator on the plane of quality and diversity, at several softmax temperatures (Caccia et al.,
+    https://huggingface.co/papers/1811.02549).
+
+    Args:
+        model (`PreTrainedModel`): The generator.
+        oracle (`PreTrainedModel`): The true distribution.
+        rows (`Sequence[Mapping]`): Held-out texts of the oracle, each with `prompt_ids` and `completion_ids`.
+        text_format (`TextFormat`): The model's special tokens and the most tokens of a text.
+        temperatures (`Sequence[float]`): Above 0.
+        num_samples (`int`): Texts sampled at each, from the same seed.
+        seed (`int`): Decides them.
+
+    Returns:
+        `list[dict]`: for each temperature `temperature`, `NLL_oracle` (of samples under the oracle: quality, lower is
+        better) and `NLL_test` (of held-out texts under the generator: diversity, lower is better), nats per token.
+    """
+    held_out = nll_at_temperatures(model, rows, text_format.pad_token_id, temperatures)
+    curve = []
+    for temperature, nll in zip(temperatures, held_out, strict=True):
+        samples = sample_texts(model, text_format, num_samples, seed, temperature)
+        curve.append({"temperature": temperature, "NLL_oracle": mean_nll(oracle, samples), "NLL_test": nll})
+    return curve
+
+
+def quality_at(curve: Sequence[Mapping[str, float]], nll_test: float) -> float:
+    """
+    Read a curve's NLL_oracle off at some NLL_test: what the generator reaches at the temperature where it has this.
+
+    Args:
+        curve (`Sequence[Mapping]`): From [`oracle_curve`], of at least two temperatures.
+        nll_test (`float`): Nats per token. Between two points of the curve lies a straight line.
+
+    Returns:
+        `float`: nats per token. Temperatures above that of the lowest NLL_test cost both, and are left out. Below that
+        NLL_test, which no temperature reaches, the NLL_oracle there is returned.
+
+    Raises:
+        ValueError: If the curve ends before `nll_test`.
+    """
+    best = min(curve, key=lambda point: point["NLL_test"])
+    arm = sorted(
+        (point for point in curve if point["temperature"] <= best["temperature"]), key=lambda point: point["NLL_test"]
+    )
+    if nll_test > arm[-1]["NLL_test"]:
+        raise ValueError(
+            f"The curve ends at an NLL_test of {arm[-1]['NLL_test']:.4f}; {nll_test:.4f} lies beyond. Measure lower "
+            "temperatures, too."
+        )
+    nlls, qualities = ([point[name] for point in arm] for name in ("NLL_test", "NLL_oracle"))
+    return float(np.interp(nll_test, nlls, qualities))
 
 
 def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order: int = 4) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What the generator is trained on: log-probabilities, the policy gradient, the KL to the reference, the likelihood."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from .blockwise import TokenValues, logps_at_temperatures, token_loss
 from .completions import Completions
 from .heads import split_head, without_head
 from .masking import positions_from_mask
+from .states import dropout_off
 
 
 def forward_accepts(model: nn.Module, argument: str) -> bool:
@@ -309,6 +310,69 @@ def token_logps(
     logps = logps_at_temperatures(states, head.weight, head.bias, ids, temperatures)
     laid_out = logps.new_zeros(len(temperatures), *completion_ids.shape)
     return laid_out.masked_scatter(counted.expand_as(laid_out), logps)
+
+
+@torch.no_grad()
+def generator_view(
+    model: nn.Module, texts: Completions, include_prompt: bool, wanted: Sequence[str], batch_size: int = 256
+) -> dict[str, torch.Tensor]:
+    """
+    Tell what the generator makes of texts, token by token, for a discriminator that reads it beside them.
+
+    Args:
+        model (`nn.Module`): The generator, as it is now; dropout is off.
+        texts (`Completions`): Real or generated, on the model's device.
+        include_prompt (`bool`): Whether prompts stand before the completions that are read; they get zeros.
+        wanted (`Sequence[str]`): `generator_logps`, and `generator_states` where hidden states are read.
+        batch_size (`int`): Texts at once.
+
+    Returns:
+        `dict`: what is wanted, and `generator_mask`, laid out as `texts.sequences(include_prompt, ...)`:
+        `generator_logps` of shape `(batch_size, longest)`, nats, `generator_states` of shape `(batch_size, longest,
+        hidden_size)`, and 1 where the token is one of a completion.
+
+    Raises:
+        ValueError: If hidden states are wanted of a model whose head cannot be split off.
+    """
+    parts = []
+    with dropout_off(model):
+        for start in range(0, len(texts), batch_size):
+            batch = texts.select(slice(start, start + batch_size))
+            predictions = completion_predictions(model, *batch.tensors())
+            part = {"generator_logps": token_logps(predictions, batch.completion_ids, batch.completion_mask)[0]}
+            if "generator_states" in wanted:
+                if predictions.head is None:
+                    raise ValueError(
+                        "This discriminator reads the generator's hidden states, and this generator has no plain output "
+                        "layer to read them before. Set `generator_hidden_size` to 0."
+                    )
+                part["generator_states"] = predictions.states.float()
+            parts.append(part)
+    view = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    view["generator_mask"] = texts.completion_mask
+    if not include_prompt:
+        longest = max(int(texts.lengths.max()), 1)
+        return {name: tensor[:, :longest] for name, tensor in view.items()}
+    mask = torch.cat([texts.prompt_mask, texts.completion_mask], dim=1)
+    order = mask.sort(dim=1, descending=True, stable=True).indices[:, : max(int(mask.sum(dim=1).max()), 1)]
+
+    def behind_prompt(tensor: torch.Tensor) -> torch.Tensor:
+        zeros = tensor.new_zeros(len(tensor), texts.prompt_ids.shape[1], *tensor.shape[2:])
+        where = order if tensor.dim() == 2 else order.unsqueeze(-1).expand(-1, -1, tensor.shape[2])
+        return torch.cat([zeros, tensor], dim=1).gather(1, where)
+
+    return {name: behind_prompt(tensor) for name, tensor in view.items()}
+
+
+def reader_of(
+    model: nn.Module, include_prompt: bool
+) -> Callable[[Completions, Sequence[str]], dict[str, torch.Tensor]]:
+    """Return [`generator_view`] of one generator, as a `Discriminator` calls it."""
+
+    def read(texts: Completions, wanted: Sequence[str]) -> dict[str, torch.Tensor]:
+        return generator_view(model, texts, include_prompt, wanted)
+
+    return read
 
 
 def negative_log_likelihood(model: nn.Module, texts: Completions) -> tuple[torch.Tensor, torch.Tensor]:

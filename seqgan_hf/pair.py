@@ -110,6 +110,8 @@ class PairTrainer(Trainer):
         # transformers looks for the code of a model at the root, also where the model is in a subfolder.
         for code in (folder / DISCRIMINATOR_FOLDER).glob("*.py"):
             if (folder / code.name).is_file():
+                if (folder / code.name).read_bytes() == code.read_bytes():
+                    continue  # a discriminator that reads with models like the generator
                 logger.warning(
                     f"Both networks bring their code in a file {code.name}, and transformers looks for both at the root "
                     "of a repository: from the Hub, the discriminator will not load. Rename one of them."

@@ -194,6 +194,58 @@ def plot_temperature_sweep(sweep: Sequence[Mapping[str, float]], path: str | Pat
     return Path(path)
 
 
+def plot_quality_and_diversity(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path, title: str = ""
+) -> Path:
+    """
+    Draw generators on the plane of quality and diversity: a curve over the temperature for each.
+
+    Args:
+        curves (`Mapping`): For each generator's name what [`~seqgan_hf.evaluation.oracle_curve`] found.
+        path (`str` or `Path`): The PNG file to write.
+        title (`str`): Above the picture.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure = _new_figure(figsize=(8, 6))
+    axes = figure.subplots()
+    for index, (name, curve) in enumerate(curves.items()):
+        points = sorted(curve, key=lambda point: point["temperature"])
+        color = f"C{index % 10}"
+        axes.plot(
+            [point["NLL_test"] for point in points],
+            [point["NLL_oracle"] for point in points],
+            marker=".",
+            color=color,
+            label=name,
+        )
+        models = [point for point in points if point["temperature"] == 1]
+        axes.plot(
+            [point["NLL_test"] for point in models],
+            [point["NLL_oracle"] for point in models],
+            marker="*",
+            markersize=14,
+            linestyle="",
+            markeredgecolor="black",
+            color=color,
+            zorder=3,
+        )
+    axes.plot([], [], "*", color="white", markersize=14, markeredgecolor="black", label="temperature 1")
+    axes.set(
+        title=title or "Down and to the left is better; each curve runs over the temperature",
+        xlabel="NLL_test: held-out texts under the generator, nats per token (diversity)",
+        ylabel="NLL_oracle: samples under the oracle, nats per token (quality)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
 def _new_figure(figsize: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure

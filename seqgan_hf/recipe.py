@@ -1,20 +1,26 @@
 """What recipes share: texts in three splits, networks by name or from scratch, both stages, the report."""
 
+import copy
 import dataclasses
 import json
 import math
 import shutil
+import statistics
+import time
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
@@ -258,9 +264,11 @@ def likelihood_stage(
     validation: AnyDataset,
     tokenizer: PreTrainedTokenizerBase | None = None,
     loading: dict[str, Any] | None = None,
+    name: str = "mle",
 ) -> tuple[PreTrainedModel, dict[str, float]]:
     """
-    Train a recipe's generator by maximum likelihood and keep it in `output_dir/mle`; a resumed run takes it from there.
+    Train a recipe's generator by maximum likelihood and keep it in `output_dir/<name>`; a resumed run takes
+    it from there.
 
     Args:
         args (`TextRecipeArguments` or `SyntheticRecipeArguments`): Settings of this stage.
@@ -269,17 +277,21 @@ def likelihood_stage(
         train, validation (`Dataset`): Real texts.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Kept beside it.
         loading (`dict`, *optional*): Arguments with which the generator is loaded again.
+        name (`str`): Of the folder.
 
     Returns:
-        `tuple`: the generator, and the metrics of [`pretrain_generator`].
+        `tuple`: the generator, and the metrics of [`pretrain_generator`] with the `cpu_seconds` that it took.
     """
-    folder = Path(config.output_dir) / "mle"
+    folder = Path(config.output_dir) / name
     if config.resume_from_checkpoint and (folder / "metrics.json").is_file():
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return load_generator(str(folder), **loading or {}), metrics
-    (texts, *_), _ = generator_and_discriminator_folds(train, config.discriminator_data, config.seed)
+    (texts, *_), _ = generator_and_discriminator_folds(
+        train, config.discriminator_data, config.seed, config.discriminator_share
+    )
     print(f"\nStage 1 of 2: maximum likelihood on {len(texts):,} texts.", flush=True)
-    checkpoints = Path(config.output_dir) / "mle_checkpoints"
+    began = time.process_time()
+    checkpoints = Path(config.output_dir) / f"{name}_checkpoints"
     metrics = pretrain_generator(
         generator,
         texts,
@@ -293,8 +305,10 @@ def likelihood_stage(
         batch_size=args.mle_batch_size,
         patience=args.mle_patience,
         seed=config.seed,
+        weight_decay=args.mle_weight_decay,
         disable_tqdm=config.disable_tqdm,
     )
+    metrics["cpu_seconds"] = time.process_time() - began
     shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
     shutil.rmtree(folder, ignore_errors=True)  # a whole model and an adapter would not go together
     generator.save_pretrained(folder)
@@ -305,6 +319,82 @@ def likelihood_stage(
     return load_generator(str(folder), **loading or {}), metrics
 
 
+def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:
+    """
+    Yield the settings of runs that differ in nothing but their seed, and seed everything for each.
+
+    Args:
+        config (`SeqGANConfig`): Of the first.
+        seeds (`int`): How many runs.
+
+    Yields:
+        `SeqGANConfig`: of a single run as it is; of several each with a folder `seed_<number>` of its own.
+
+    Raises:
+        ValueError: If several would push to one repository, or resume one checkpoint.
+    """
+    if seeds > 1 and config.push_to_hub:
+        raise ValueError("`push_to_hub` takes one run to one repository; leave it out, or set `seeds` to 1.")
+    if seeds > 1 and str(config.resume_from_checkpoint).lower() not in ("none", "true"):
+        raise ValueError(
+            f"`resume_from_checkpoint` must be `true` where there are several seeds, each with checkpoints of its own; "
+            f"got {config.resume_from_checkpoint}."
+        )
+    for seed in range(config.seed, config.seed + seeds):
+        one = copy.copy(config)
+        one.seed = seed
+        if seeds > 1:
+            one.output_dir = str(Path(config.output_dir) / f"seed_{seed}")
+            print(f"\nSeed {seed}, {seed - config.seed + 1} of {seeds}.", flush=True)
+        set_seed(seed)
+        yield one
+
+
+def write_config(args: Any, config: SeqGANConfig) -> None:
+    """
+    Keep the settings of a run as `output_dir/config.yaml`, which a recipe reads back to the same run.
+
+    Args:
+        args (`Any`): The recipe's dataclass.
+        config (`SeqGANConfig`): The game's.
+    """
+    changed: dict[str, Any] = {}
+    for part in (args, config):
+        public = publishable({option.name: getattr(part, option.name) for option in dataclasses.fields(part)})
+        for option in dataclasses.fields(part):
+            default = option.default_factory() if callable(option.default_factory) else option.default
+            value = public.get(option.name)
+            plain = isinstance(value, (str, int, float, bool, list, dict)) and not isinstance(value, Enum)
+            if option.init and plain and value != default:
+                changed[option.name] = value
+    changed.pop("resume_from_checkpoint", None)
+    changed.pop("seeds", None)  # this is one of them
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+
+
+def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """
+    Lay out the stages of runs that differ in their seed for a terminal.
+
+    Args:
+        reports (`Sequence[Mapping]`): What their metrics.json hold; at least two.
+
+    Returns:
+        `str`: a header, and for each stage a line with mean and standard deviation of each metric.
+    """
+    stages = {
+        stage: {
+            heading: summary([report["stages"][stage][name] for report in reports])
+            for name in metrics
+            for heading, summary in ((name, statistics.fmean), (f"+- {name[4:]}", statistics.stdev))
+        }
+        for stage, metrics in reports[0]["stages"].items()
+    }
+    return stages_table(stages)
+
+
 def announce_game(config: SeqGANConfig) -> None:
     """Say that the second stage begins, and how long it is."""
     length = f"{config.max_steps} updates of the generator"
@@ -313,10 +403,19 @@ def announce_game(config: SeqGANConfig) -> None:
     print(f"\nStage 2 of 2: SeqGAN, {length}.", flush=True)
 
 
-def which_checkpoint(config: SeqGANConfig) -> str | bool | None:
-    """Return what `--resume_from_checkpoint` asks for: a path, or the last checkpoint for `true`."""
+def which_checkpoint(config: SeqGANConfig) -> str | None:
+    """
+    Return what `--resume_from_checkpoint` asks for: a path, or for `true` the last checkpoint in `output_dir`.
+
+    Where there is none yet, a run was interrupted before its first, and the game starts from its beginning.
+    """
     asked = config.resume_from_checkpoint
-    return True if str(asked).lower() == "true" else asked
+    if str(asked).lower() != "true":
+        return asked
+    last = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
+    if last is None:
+        print(f"{config.output_dir} holds no checkpoint: the game starts from its beginning.", flush=True)
+    return last
 
 
 def measure(

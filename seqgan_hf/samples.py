@@ -15,6 +15,7 @@ from .data import TextFormat, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .generation import generate_completions, sampling_config
 from .loading import find_tokenizer, is_saved, load_discriminator
+from .losses import reader_of
 from .states import own_randomness
 
 _NETWORK_CONFIGS = ("config.json", "adapter_config.json")
@@ -157,6 +158,7 @@ def load_saved_discriminator(
         text_format.pad_token_id,
         vocab_size,
         text_format.pad_is_a_token,
+        read_generator=reader_of(model, reads_prompt),
     )
 
 

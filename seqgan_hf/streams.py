@@ -16,7 +16,7 @@ _MOST_HELD_OUT = 1000
 
 
 def generator_and_discriminator_folds(
-    dataset: AnyDataset, discriminator_data: str, seed: int
+    dataset: AnyDataset, discriminator_data: str, seed: int, share: float = 0.5
 ) -> tuple[list[AnyDataset], list[AnyDataset]]:
     """
     Decide which real texts each network learns from in which round.
@@ -27,34 +27,41 @@ def generator_and_discriminator_folds(
     Args:
         dataset (`Dataset` or `IterableDataset`): The real texts, prepared or not.
         discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
-        seed (`int`): Decides who gets which half.
+        seed (`int`): Decides who gets which texts.
+        share (`float`): Of the texts that `held_out` gives to the discriminator, in (0, 0.5]; one in `1 / share`.
 
     Returns:
         `tuple` of two lists of datasets: the generator's folds and the discriminator's, equally many.
     """
     if discriminator_data == "same":
         return [dataset], [dataset]
+    one_in = round(1 / share) if discriminator_data == "held_out" else 2
     if isinstance(dataset, Dataset):
-        if len(dataset) < 2:
-            raise ValueError(f"`discriminator_data='{discriminator_data}'` halves the texts; got {len(dataset)} text.")
+        if len(dataset) < one_in:
+            raise ValueError(
+                f"`discriminator_data='{discriminator_data}'` keeps one text in {one_in} from the generator; got "
+                f"{len(dataset)} in all. Add texts to `train_dataset`."
+            )
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-        halves = [dataset.select(sorted(order[0::2])), dataset.select(sorted(order[1::2]))]
-    else:
-        halves = [
-            dataset.filter(_IndexParity(0), with_indices=True),
-            dataset.filter(_IndexParity(1), with_indices=True),
+        held_out = set(order[one_in - 1 :: one_in])
+        parts = [
+            dataset.select([index for index in range(len(dataset)) if index not in held_out]),
+            dataset.select(sorted(held_out)),
         ]
+    else:
+        parts = [dataset.filter(_OneIn(one_in, is_it), with_indices=True) for is_it in (False, True)]
     if discriminator_data == "held_out":
-        return [halves[0]], [halves[1]]
-    return halves, halves[::-1]
+        return [parts[0]], [parts[1]]
+    return parts, parts[::-1]
 
 
 @dataclass(frozen=True)
-class _IndexParity:
-    remainder: int
+class _OneIn:
+    count: int
+    is_it: bool
 
     def __call__(self, row: Mapping[str, Any], index: int) -> bool:
-        return index % 2 == self.remainder
+        return (index % self.count == self.count - 1) == self.is_it
 
 
 def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
@@ -199,6 +206,7 @@ class GameTexts:
         dataset (`Dataset` or `IterableDataset`): From `prepare_dataset`.
         pad_token_id (`int`): Fills the rows of a batch.
         discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
+        share (`float`): Of the texts that `held_out` gives to the discriminator.
         holdout (`float`): Share of the discriminator's texts on which it is tested and never trained.
         seed (`int`): Decides all orders and splits.
 
@@ -207,9 +215,17 @@ class GameTexts:
     """
 
     def __init__(
-        self, dataset: AnyDataset, pad_token_id: int, discriminator_data: str, holdout: float, seed: int
+        self,
+        dataset: AnyDataset,
+        pad_token_id: int,
+        discriminator_data: str,
+        holdout: float,
+        seed: int,
+        share: float = 0.5,
     ) -> None:
-        generator_folds, discriminator_folds = generator_and_discriminator_folds(dataset, discriminator_data, seed)
+        generator_folds, discriminator_folds = generator_and_discriminator_folds(
+            dataset, discriminator_data, seed, share
+        )
         self.prompts = generator_folds[0] if discriminator_data == "held_out" else dataset
         split = [hold_out(fold, holdout, seed) for fold in discriminator_folds]
         self._generator = [RealTexts(fold, pad_token_id, seed + 1) for fold in generator_folds]

@@ -29,6 +29,7 @@ from .losses import (
     mean_weights,
     negative_log_likelihood,
     policy_gradient_weights,
+    reader_of,
     weighted_token_loss,
 )
 from .masking import masked_mean
@@ -118,6 +119,7 @@ class SeqGANTrainer(PairTrainer):
             reads_prompt=is_conditional(train_dataset, self.text_format),
             generator_vocab_size=generator.get_input_embeddings().num_embeddings,
             args=args,
+            read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format)),
         )
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:
@@ -135,6 +137,7 @@ class SeqGANTrainer(PairTrainer):
             args.discriminator_data,
             args.discriminator_holdout,
             args.seed,
+            args.discriminator_share,
         )
         self.replay = Replay(_SETS_REPLAYED * args.discriminator_samples, self.text_format.pad_token_id)
         if isinstance(eval_dataset, dict):
@@ -181,6 +184,7 @@ class SeqGANTrainer(PairTrainer):
             weight_decay=args.discriminator_weight_decay,
             batch_size=args.discriminator_batch_size,
             max_grad_norm=args.max_grad_norm,
+            learns_prefixes=args.num_rollouts == 0,
             **({} if args.rollout_batch_size == "auto" else {"score_batch_size": args.rollout_batch_size}),
             **kwargs,
         )
@@ -232,17 +236,7 @@ class SeqGANTrainer(PairTrainer):
             completions = self._generate(
                 inputs["prompt_ids"][prompts], inputs["prompt_mask"][prompts], args.num_generations
             )
-        with self._meter.phase("rollout"), self.accelerator.autocast():
-            scores, prompt_scores = score_rollouts(
-                self.rollout_policy,
-                completions,
-                self._score,
-                self.generation_config,
-                args.num_rollouts,
-                args.rollout_stride,
-                self.rows_at_once(completions.prompt_ids.shape[1]),
-                from_prompt=args.baseline == "difference",
-            )
+        scores, prompt_scores = self._score_prefixes(completions)
         rewards, advantages = rewards_and_advantages(scores, prompt_scores, completions.completion_mask, args)
         self._meter.add(completion_metrics(completions, rewards, self.text_format.eos_token_id))
         self._keep_samples(completions, scores)
@@ -261,6 +255,25 @@ class SeqGANTrainer(PairTrainer):
                 self.generation_config,
                 num_generations,
                 self.rows_at_once(prompt_ids.shape[1]),
+            )
+
+    def _score_prefixes(self, completions: Completions) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score every prefix by what its rollouts are worth, or, without rollouts, by what D says of it."""
+        args = self.args
+        if args.num_rollouts == 0:
+            with self._meter.phase("score"):
+                scores, prompt_scores = self.discriminator.score_prefixes(completions)
+            return scores.unsqueeze(0), prompt_scores.unsqueeze(0)
+        with self._meter.phase("rollout"), self.accelerator.autocast():
+            return score_rollouts(
+                self.rollout_policy,
+                completions,
+                self._score,
+                self.generation_config,
+                args.num_rollouts,
+                args.rollout_stride,
+                self.rows_at_once(completions.prompt_ids.shape[1]),
+                from_prompt=args.baseline == "difference",
             )
 
     def _score(self, texts: Completions) -> torch.Tensor:

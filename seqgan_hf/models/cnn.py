@@ -40,6 +40,12 @@ class TextCNNConfig(PreTrainedConfig):
             Highway layers after pooling; at least 0.
         dropout (`float`, *optional*, defaults to 0.25):
             Dropout before the output layer, in [0, 1).
+        embedding_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout of the embeddings, in [0, 1).
+        normalization (`str`, *optional*, defaults to `"none"`):
+            `"layer"` normalises the pooled features of each text (https://huggingface.co/papers/1607.06450), as in
+            ScratchGAN's discriminator; `"spectral"` divides the weight of each layer behind the embedding by its largest
+            singular value (https://huggingface.co/papers/1802.05957), so that a logit can only change so fast.
         pad_token_id (`int`, *optional*):
             Tokens that a missing attention mask is derived from. `None`: without a mask, every token counts.
         num_labels (`int`, *optional*, defaults to 2):
@@ -57,6 +63,8 @@ class TextCNNConfig(PreTrainedConfig):
     num_filters: tuple[int, ...] = (100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160)
     num_highway_layers: int = 1
     dropout: float = 0.25
+    embedding_dropout: float = 0.0
+    normalization: str = "none"
     pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -75,8 +83,11 @@ class TextCNNConfig(PreTrainedConfig):
                 raise ValueError(f"Every value of `{name}` must be at least 1, got {getattr(self, name)}.")
         if self.num_highway_layers < 0:
             raise ValueError(f"`num_highway_layers` must be at least 0, got {self.num_highway_layers}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"`dropout` must lie in [0, 1), got {self.dropout}.")
+        for name in ("dropout", "embedding_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        if self.normalization not in ("none", "layer", "spectral"):
+            raise ValueError(f"`normalization` must be none, layer or spectral, got {self.normalization!r}.")
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
             self.id2label = {0: "generated", 1: "real"}
             self.label2id = {"generated": 0, "real": 1}
@@ -131,7 +142,13 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         self.highway = nn.Sequential(*(TextCNNHighway(num_features) for _ in range(config.num_highway_layers)))
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(num_features, config.num_labels or 2)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.norm = nn.LayerNorm(num_features) if config.normalization == "layer" else nn.Identity()
         self.post_init()
+        if config.normalization == "spectral":
+            for layer in [*self.convolutions, *self.highway.modules(), self.classifier]:
+                if isinstance(layer, (nn.Conv1d, nn.Linear)):
+                    nn.utils.parametrizations.spectral_norm(layer)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -205,7 +222,7 @@ class TextCNNForSequenceClassification(PreTrainedModel):
                 lengths = is_real.sum(dim=1)
                 embeddings = _left_align(embeddings, is_real)
 
-        features = self._pool_windows(embeddings, lengths)
+        features = self.norm(self._pool_windows(self.embedding_dropout(embeddings), lengths))
         logits = self.classifier(self.dropout(self.highway(features)))
         loss = None if labels is None else self._cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
         return SequenceClassifierOutput(loss=loss, logits=logits)
