@@ -31,7 +31,7 @@ from seqgan_hf.arguments import SyntheticRecipeArguments
 from seqgan_hf.completions import Completions
 from seqgan_hf.config import SeqGANConfig, publishable
 from seqgan_hf.data import AnyDataset, TextFormat, prepare_dataset
-from seqgan_hf.evaluation import mean_nll, oracle_curve
+from seqgan_hf.evaluation import mean_nll, oracle_curve, stages_table
 from seqgan_hf.oracle import as_dataset, load_oracle, make_oracle
 from seqgan_hf.pair import game_settings
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -74,46 +74,51 @@ def run(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: LSTMForCau
     sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}
     generator = LSTMForCausalLM(LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size))
     generator, first_stage = likelihood_stage(args, config, generator, train, validation)
-    discriminator = make_discriminator(args, config, generator, text_format, train, validation)
-    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=validation)
-    trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
 
     def curve() -> list[dict[str, float]]:
         return oracle_curve(
             generator, oracle, list(test), text_format, args.temperatures, args.num_test_samples, config.seed
         )
 
+    caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
+    curves = {"MLE": curve()}
+    report: dict[str, Any] = {
+        "stages": stages_of(curves, args.rival_temperature),
+        "curves": curves,
+        "first_stage": first_stage,
+        "cpu_seconds": {"mle": first_stage["cpu_seconds"]},
+        "samples": [],
+        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
+    }
+    if not args.game:
+        finished.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        print(f"\n{caption}\n{stages_table(report['stages'])}")
+        return report
+    discriminator, report["cpu_seconds"]["language_models"] = make_discriminator(
+        args, config, generator, text_format, train, validation
+    )
+    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=validation)
+    trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
+
     def verdict() -> dict[str, float]:
         held_out = Completions.collate(list(test)[: args.num_test_samples], text_format.pad_token_id)
         generated = sample_texts(generator, text_format, len(held_out), config.seed)
         return trainer.discriminator.evaluate(held_out, generated)
 
-    curves = {"MLE": curve()}
     announce_game(config)
     checkpoint = which_checkpoint(config)
     game_began = time.process_time()
     trainer.train(resume_from_checkpoint=checkpoint)
     game_seconds = time.process_time() - game_began
     curves["SeqGAN"] = curve()
-    report = {
-        "stages": stages_of(curves, args.rival_temperature),
-        "curves": curves,
-        "discriminator": verdict(),
-        "first_stage": first_stage,
-        "cpu_seconds": {
-            "mle": first_stage["cpu_seconds"],
-            # Of a resumed game, the earlier part is not known.
-            "game": None if checkpoint else game_seconds,
-            "all": None if checkpoint else time.process_time() - began,
-        },
-        "samples": [],
-        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
-    }
+    report["stages"] = stages_of(curves, args.rival_temperature)
+    report["discriminator"] = verdict()
+    # Of a resumed game, the earlier part is not known.
+    report["cpu_seconds"]["game"] = None if checkpoint else game_seconds
+    report["cpu_seconds"]["all"] = None if checkpoint else time.process_time() - began
     if is_matplotlib_available():
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
-    finish(
-        trainer, report, f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
-    )
+    finish(trainer, report, caption)
     return report
 
 
@@ -124,13 +129,13 @@ def make_discriminator(
     text_format: TextFormat,
     train: AnyDataset,
     validation: AnyDataset,
-) -> PreTrainedModel:
-    """Return the paper's CNN, or a likelihood ratio with language models trained as the generator was."""
+) -> tuple[PreTrainedModel, float]:
+    """Return the paper's CNN, or a likelihood ratio with the language models for it, and how long these were trained."""
     vocab_size = generator.get_input_embeddings().num_embeddings
     if args.discriminator == "cnn":
         return TextCNNForSequenceClassification(
             TextCNNConfig(vocab_size=vocab_size, pad_token_id=text_format.pad_token_id)
-        )
+        ), 0.0
     size = args.language_model_size
     shape = LSTMConfig(
         vocab_size=vocab_size,
@@ -139,15 +144,17 @@ def make_discriminator(
         hidden_size=size,
         dropout=args.language_model_dropout,
     )
-    readers = [generator]
+    readers, seconds = [generator], 0.0
     for number in range(1, args.language_models + 1):
         print(f"\nLanguage model {number} of {args.language_models}, for the discriminator to read with.", flush=True)
         set_seed(config.seed + 1000 * number)
         settings = dataclasses.replace(args, mle_weight_decay=args.language_model_weight_decay)
-        readers.append(
-            likelihood_stage(settings, config, LSTMForCausalLM(shape), train, validation, name=f"mle_{number}")[0]
+        model, metrics = likelihood_stage(
+            settings, config, LSTMForCausalLM(shape), train, validation, name=f"mle_{number}"
         )
-    return LikelihoodRatioForSequenceClassification.from_language_models(
+        readers.append(model)
+        seconds += metrics["cpu_seconds"]
+    classifier = LikelihoodRatioForSequenceClassification.from_language_models(
         readers,
         start_token_id=text_format.start_token_id,
         pad_token_id=text_format.pad_token_id,
@@ -155,6 +162,7 @@ def make_discriminator(
         generator_hidden_size=args.hidden_size if args.ratio_hidden_size else 0,
         dropout=args.language_model_dropout,
     )
+    return classifier, seconds
 
 
 def stages_of(curves: dict[str, list[dict[str, float]]], rival: float) -> dict[str, dict[str, float]]:
@@ -163,7 +171,7 @@ def stages_of(curves: dict[str, list[dict[str, float]]], rival: float) -> dict[s
     return {
         row: {name: point[name] for name in ("NLL_oracle", "NLL_test")}
         for row, (stage, temperature) in rows.items()
-        for point in curves[stage]
+        for point in curves.get(stage, [])
         if point["temperature"] == temperature
     }
 

@@ -168,6 +168,9 @@ class SyntheticRecipeArguments:
         default=0.75,
         metadata={"help": "The temperature of that rival that stands in the printed table."},
     )
+    game: bool = field(
+        default=True, metadata={"help": "Off: stop after maximum likelihood and its curve over the temperature."}
+    )
     discriminator: str = field(
         default="cnn",  # the paper
         metadata={

@@ -140,7 +140,7 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
         classifier = cls(config)
         for own, model in zip(classifier.language_models, models, strict=True):
             own.load_state_dict(model.state_dict())
-        classifier.to(device=models[0].device)
+        nn.Module.to(classifier, models[0].device)
         return classifier
 
     @torch.no_grad()

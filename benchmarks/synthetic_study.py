@@ -1,0 +1,379 @@
+"""
+The synthetic experiment as a whole: many runs of recipes/synthetic_oracle.py, then docs/results/synthetic.md.
+
+    python benchmarks/synthetic_study.py --oracle target_params.npz            # all that is missing, about 7 CPU hours
+    python benchmarks/synthetic_study.py --oracle target_params.npz --only modern --seeds 1
+    python benchmarks/synthetic_study.py --page_only                            # tables and pictures from what is there
+
+Stopped and called again, it goes on: a finished run leaves docs/results/synthetic/<name>_<seed>.json at once and is not
+repeated, an interrupted one resumes from its last checkpoint in `--work`. Controls take the networks that maximum
+likelihood made for the run that they control.
+"""
+
+import json
+import math
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from measuring import COMMIT, cpu_model, versions
+from performance import insert_tables, markdown_table
+from scipy import stats
+
+from seqgan_hf.evaluation import quality_at
+from seqgan_hf.plots import plot_quality_and_diversity
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "synthetic"
+PAGE = ROOT / "docs" / "results" / "synthetic.md"
+RECIPE = ROOT / "recipes" / "synthetic_oracle.py"
+CONTROLS = ("constant", "shuffled", "random")
+KEPT = ("curves", "discriminator", "first_stage", "cpu_seconds")
+SECOND_ORACLE = 2024
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One game, or one stage of maximum likelihood, repeated over seeds.
+
+    Args:
+        preset (`str`): Of the recipe.
+        seeds (`int`): How many, from 1 on.
+        flags (`tuple[str, ...]`): Set over the preset.
+        networks_of (`str`): The run whose networks of maximum likelihood are taken; none: its own.
+        second_oracle (`bool`): On another oracle.
+    """
+
+    preset: str
+    seeds: int = 5
+    flags: tuple[str, ...] = field(default=())
+    networks_of: str = ""
+    second_oracle: bool = False
+
+
+def _control(name: str) -> tuple[str, ...]:
+    return ("--reward_control", name)
+
+
+RUNS: dict[str, Run] = {
+    "faithful": Run("faithful"),
+    "modern": Run("modern"),
+    "likelihood_early": Run(
+        "modern", flags=("--game", "false", "--mle_weight_decay", "0", "--discriminator_data", "same")
+    ),
+    "likelihood_tuned": Run("modern", flags=("--game", "false", "--discriminator_data", "same")),
+    **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
+    **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS},
+    "modern_frozen": Run("modern", 3, ("--discriminator_steps", "0", "--discriminator_warmup_steps", "0"), "modern"),
+    "second_modern": Run("modern", 3, second_oracle=True),
+    "second_likelihood_tuned": Run(
+        "modern", 3, ("--game", "false", "--discriminator_data", "same"), second_oracle=True
+    ),
+    "second_faithful": Run("faithful", 3, second_oracle=True),
+    "second_faithful_constant": Run("faithful", 3, _control("constant"), "second_faithful", second_oracle=True),
+}
+
+
+# ---- Running -------------------------------------------------------------------------------------------------------
+
+
+def missing(only: Sequence[str], seeds: int | None, results: Path) -> list[tuple[str, int]]:
+    """
+    List the runs that are yet to be made, in an order in which whose networks are taken comes first.
+
+    Args:
+        only (`Sequence[str]`): Names of runs; empty: all.
+        seeds (`int`, *optional*): The most seeds of each.
+        results (`Path`): Where finished ones are.
+
+    Returns:
+        `list` of names and seeds.
+    """
+    wanted = [(name, seed) for name, run in RUNS.items() for seed in range(1, run.seeds + 1)]
+    wanted = [(name, seed) for name, seed in wanted if (not only or name in only) and seed <= (seeds or seed)]
+    return [(name, seed) for name, seed in wanted if not (results / f"{name}_{seed}.json").is_file()]
+
+
+def command(name: str, seed: int, folder: Path, oracle: str | None, extra: Sequence[str] = ()) -> list[str]:
+    """
+    Return the command line of a run.
+
+    Args:
+        name (`str`): Of [`RUNS`].
+        seed (`int`): Its seed.
+        folder (`Path`): Its `output_dir`.
+        oracle (`str`, *optional*): The first oracle's parameters; by default it is drawn by the recipe's seed.
+        extra (`Sequence[str]`): Flags over all others.
+    """
+    run = RUNS[name]
+    truth = ["--oracle_seed", str(SECOND_ORACLE)] if run.second_oracle else ["--oracle", oracle] if oracle else []
+    settings = [*truth, "--seed", str(seed), "--output_dir", str(folder), "--resume_from_checkpoint", "true"]
+    settings += ["--disable_tqdm", "true", "--log_completions", "false"]
+    return [sys.executable, str(RECIPE), "--preset", run.preset, *settings, *run.flags, *extra]
+
+
+def make(name: str, seed: int, args: Namespace) -> None:
+    """Make one run, and keep its small metrics file."""
+    run, folder = RUNS[name], args.work / name / f"seed_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if run.networks_of:
+        for network in (args.work / run.networks_of / f"seed_{seed}").glob("mle*"):
+            if (network / "metrics.json").is_file():
+                shutil.copytree(network, folder / network.name, dirs_exist_ok=True)
+    began = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    print(f"{time.strftime('%H:%M')} {name}, seed {seed}: begins; log in {folder / 'log.txt'}", flush=True)
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        arguments = command(name, seed, folder, args.oracle, args.extra)
+        subprocess.run(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
+    report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    kept = {key: report[key] for key in KEPT if key in report}
+    kept |= {"wall_seconds": time.perf_counter() - began, "commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
+    args.results.mkdir(parents=True, exist_ok=True)
+    path = args.results / f"{name}_{seed}.json"
+    path.write_text(json.dumps(rounded(kept), indent=1) + "\n", encoding="utf-8")
+    print(f"{time.strftime('%H:%M')} {name}, seed {seed}: {last_points(kept['curves'])}", flush=True)
+
+
+def rounded(value: Any) -> Any:
+    """Round all floats inside a value to six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def last_points(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Say where each stage stands at temperature 1."""
+    points = {stage: at_temperature_1(curve) for stage, curve in curves.items()}
+    return ", ".join(f"{stage} {point['NLL_oracle']:.3f} / {point['NLL_test']:.3f}" for stage, point in points.items())
+
+
+# ---- Reading -------------------------------------------------------------------------------------------------------
+
+
+def at_temperature_1(curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the point of the model itself."""
+    (point,) = [point for point in curve if point["temperature"] == 1]
+    return point
+
+
+def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Read all finished runs: name -> seed -> what is kept of it."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for name, run in RUNS.items():
+        for seed in range(1, run.seeds + 1):
+            path = results / f"{name}_{seed}.json"
+            if path.is_file():
+                found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 3) -> str:
+    """Write the mean of some values and their standard deviation, if there are several."""
+    if not values:
+        return "-"
+    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """
+    Two-sided p of Student's paired t-test, as in the paper.
+
+    Args:
+        differences (`Sequence[float]`): One a seed, at least two.
+
+    Returns:
+        `float` in [0, 1]; NaN for fewer than two.
+    """
+    if len(differences) < 2:
+        return math.nan
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def gains(
+    runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]], temperature: float
+) -> list[float]:
+    """
+    Compare games with a rival's temperature curve at equal NLL_test, seed by seed.
+
+    Args:
+        runs (`Mapping`): The games, by seed.
+        rivals (`Mapping`): Runs with a curve of maximum likelihood, by seed, on the same texts.
+        temperature (`float`): Of the rival: its NLL_test there is where both are compared.
+
+    Returns:
+        `list[float]`: NLL_oracle of the rival less that of the game, nats per token; above 0 the game is better.
+    """
+    found = []
+    for seed in sorted(set(runs) & set(rivals)):
+        (point,) = [p for p in rivals[seed]["curves"]["MLE"] if p["temperature"] == temperature]
+        found.append(point["NLL_oracle"] - quality_at(runs[seed]["curves"]["SeqGAN"], point["NLL_test"]))
+    return found
+
+
+# ---- Tables and pictures -------------------------------------------------------------------------------------------
+
+_TITLES = {
+    "likelihood_early": "MLE, stopped early",
+    "likelihood_tuned": "MLE, weight decay 0.3, stopped early",
+    "faithful": "SeqGAN `faithful`",
+    "modern": "SeqGAN `modern`",
+    "modern_frozen": "`modern`, D frozen",
+    **{f"{preset}_{name}": f"`{preset}`, reward {name}" for preset in ("faithful", "modern") for name in CONTROLS},
+}
+
+
+def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: str = "") -> str:
+    """Show where each run ends at temperature 1, with its own start, D's verdict and its time."""
+    rows = []
+    for name, title in _TITLES.items():
+        runs = found.get(prefix + name)
+        if not runs:
+            continue
+        stage = "SeqGAN" if all("SeqGAN" in run["curves"] for run in runs.values()) else "MLE"
+        ends = [at_temperature_1(run["curves"][stage]) for run in runs.values()]
+        starts = [at_temperature_1(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
+        aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
+        rows.append(
+            [
+                title, str(len(runs)), mean_and_deviation(starts) if stage == "SeqGAN" else "",
+                *(mean_and_deviation([end[key] for end in ends]) for key in ("NLL_oracle", "NLL_test")),
+                mean_and_deviation(aucs, 2) if aucs else "", minutes(runs),
+            ]
+        )  # fmt: skip
+    columns = ["", "seeds", "its MLE: NLL_oracle", "NLL_oracle", "NLL_test", "AUC of D, held out", "CPU minutes"]
+    return markdown_table(columns, rows)
+
+
+def minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Write the CPU minutes of runs, maximum likelihood included and measuring left out, where all are known."""
+    totals = []
+    for run in runs.values():
+        parts = [run["cpu_seconds"].get(part, 0.0) for part in ("mle", "language_models", "game")]
+        if None not in parts:
+            totals.append(sum(parts) / 60)
+    return mean_and_deviation(totals, 1) if totals else "-"
+
+
+def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: str = "") -> str:
+    """Compare games with the tuned rival's temperature curve: at its NLL_test, how much better are the samples?"""
+    rivals = found.get(prefix + "likelihood_tuned", {})
+    temperatures = (1.0, 0.9, 0.8)
+    rows = []
+    for name, title in _TITLES.items():
+        runs = {seed: run for seed, run in found.get(prefix + name, {}).items() if "SeqGAN" in run["curves"]}
+        cells = []
+        for temperature in temperatures if runs and rivals else ():
+            try:
+                values = gains(runs, rivals, temperature)
+            except ValueError:
+                cells.append("not reached")
+                continue
+            p = paired_p(values)
+            cells.append(mean_and_deviation(values) + ("" if math.isnan(p) else f" (p = {p:.1g})"))
+        if cells:
+            rows.append([title, str(len(runs)), *cells])
+    return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
+
+
+def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, prefix: str = "") -> None:
+    """Draw the plane of quality and diversity, means over seeds."""
+    curves = {}
+    for name, stage, label in (
+        ("faithful", "MLE", "MLE, overfitted as in the paper"),
+        ("likelihood_early", "MLE", "MLE, stopped early"),
+        ("likelihood_tuned", "MLE", "MLE, weight decay, stopped early"),
+        ("faithful", "SeqGAN", "SeqGAN faithful"),
+        ("faithful_constant", "SeqGAN", "faithful, constant reward"),
+        ("modern", "SeqGAN", "SeqGAN modern"),
+        ("modern_shuffled", "SeqGAN", "modern, shuffled reward"),
+    ):
+        runs = found.get(prefix + name)
+        if runs:
+            curves[label] = mean_curve([run["curves"][stage] for run in runs.values()])
+    if curves:
+        folder.mkdir(parents=True, exist_ok=True)
+        plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}plane.png")
+
+
+def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Average curves over seeds, temperature by temperature."""
+    return [
+        {key: statistics.fmean(point[key] for point in points) for key in points[0]}
+        for points in zip(*curves, strict=True)
+    ]
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Fill the tables of the page and draw its pictures from finished runs."""
+    found = read(results)
+    tables = {
+        "stages": stages_table(found),
+        "gains": gains_table(found),
+        "second_stages": stages_table(found, "second_"),
+        "second_gains": gains_table(found, "second_"),
+    }
+    page.write_text(insert_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    for prefix in ("", "second_"):
+        draw(found, results, prefix)
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--oracle", help="The first oracle's parameters (.npz); by default one is drawn.")
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=[], help="These runs alone.")
+    parser.add_argument("--seeds", type=int, help="The most seeds of each.")
+    parser.add_argument("--workers", type=int, default=2, help="Runs at a time, one thread each.")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "synthetic_study", help="Checkpoints, logs.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="The small files of finished runs.")
+    parser.add_argument("--page", type=Path, default=PAGE, help="The page to write into.")
+    parser.add_argument("--page_only", action="store_true", help="Make no run.")
+    parser.add_argument(
+        "--extra", nargs="*", default=[], help="Flags for every run, such as `--max_steps=2`: for tests."
+    )
+    args = parser.parse_args()
+    if not args.page_only:
+        failures = play_all(missing(args.only, args.seeds, args.results), args)
+        if failures:
+            sys.exit("\n".join(failures))
+    write_page(args.results, args.page)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({"benchmark": "synthetic_study", "cpu_seconds": round(spent.ru_utime + spent.ru_stime)}))
+
+
+def play_all(runs: Sequence[tuple[str, int]], args: Namespace) -> list[str]:
+    """Make runs, some at a time; those whose networks are taken first. Returns a sentence for each that failed."""
+    failures = []
+    for round_ in (
+        [(name, seed) for name, seed in runs if not RUNS[name].networks_of],
+        [(name, seed) for name, seed in runs if RUNS[name].networks_of],
+    ):
+        with ThreadPoolExecutor(args.workers) as pool:
+            jobs = {(name, seed): pool.submit(make, name, seed, args) for name, seed in round_}
+            for (name, seed), job in jobs.items():
+                error = job.exception()
+                if isinstance(error, subprocess.CalledProcessError):
+                    failures.append(
+                        f"{name}, seed {seed}, failed: see {args.work / name / f'seed_{seed}' / 'log.txt'}."
+                    )
+                elif error is not None:
+                    raise error
+    return failures
+
+
+if __name__ == "__main__":
+    main()
