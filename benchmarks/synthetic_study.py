@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -342,9 +342,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="The small files of finished runs.")
     parser.add_argument("--page", type=Path, default=PAGE, help="The page to write into.")
     parser.add_argument("--page_only", action="store_true", help="Make no run.")
-    parser.add_argument(
-        "--extra", nargs="*", default=[], help="Flags for every run, such as `--max_steps=2`: for tests."
-    )
+    parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
     args = parser.parse_args()
     if not args.page_only:
         failures = play_all(missing(args.only, args.seeds, args.results), args)

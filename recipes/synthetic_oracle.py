@@ -86,7 +86,7 @@ def run(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: LSTMForCau
         "stages": stages_of(curves, args.rival_temperature),
         "curves": curves,
         "first_stage": first_stage,
-        "cpu_seconds": {"mle": first_stage["cpu_seconds"]},
+        "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
         "samples": [],
         "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
     }

@@ -383,6 +383,11 @@ def publishable(values: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): _publishable(str(name), value) for name, value in values.items()}
 
 
+def is_secret(name: str) -> bool:
+    """Tell whether a setting of this name is a token, a secret or a password."""
+    return name.lower().endswith(_SECRET_ENDINGS)
+
+
 def _publishable(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return publishable(value)
@@ -393,7 +398,7 @@ def _publishable(name: str, value: Any) -> Any:
     if hasattr(value, "to_dict"):  # a configuration of quantisation, say
         return publishable(value.to_dict())
     text = str(value)
-    if name.lower().endswith(_SECRET_ENDINGS):
+    if is_secret(name):
         return f"<{name.upper()}>"
     if "://" in text:
         url = urllib.parse.urlsplit(text)

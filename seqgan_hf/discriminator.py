@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .states import dropout_off, own_randomness
 
 logger = logging.get_logger(__name__)
 
-ReadGenerator = Callable[[Completions, Sequence[str]], dict[str, torch.Tensor]]
+ReadGenerator = Callable[..., dict[str, torch.Tensor]]
 
 GENERATED, REAL = 0, 1
 # More texts at once are no faster there, and what they need is not given back to the system: after thousands of batches
@@ -53,8 +53,8 @@ class Discriminator:
         score_batch_size (`int`): Texts scored at once; on a CPU at most 256.
         learns_prefixes (`bool`): Whether it learns to judge every prefix of a text and not the whole alone. Its output
             then has `prefix_logits`, as [`LikelihoodRatioForSequenceClassification`]'s.
-        read_generator (`Callable`, *optional*): Takes texts and the names of what a model with `config.reads_generator`
-            reads beside them, and returns that: `losses.generator_view` of the generator.
+        read_generator (`Callable`, *optional*): Takes texts, the names of what a model with `config.reads_generator`
+            reads beside them, and its language models, and returns that: `losses.reader_of` the generator.
 
     Raises:
         ValueError: If the model has not two labels, or cannot read what the generator writes.
@@ -140,7 +140,8 @@ class Discriminator:
             inputs = {"input_ids": ids, "attention_mask": mask}
             wanted = getattr(self.model.config, "reads_generator", ())
             if wanted and self.read_generator is not None:
-                inputs |= self.read_generator(texts.to(self.device), wanted)
+                models = getattr(self.model, "language_models", ())
+                inputs |= self.read_generator(texts.to(self.device), wanted, models)
             return {name: tensor.to(self.device) for name, tensor in inputs.items()}
         strings = self.decode(texts)
         encoded = self.processing_class(
@@ -224,7 +225,7 @@ class Discriminator:
             completion_length)` and 0 behind it, and of its prompt alone, of shape `(batch_size,)`.
         """
         before, after = [], []
-        at_once = self.score_batch_size
+        at_once = self._scored_at_once
         with torch.inference_mode(), dropout_off(self.model):
             for start in range(0, len(texts), at_once):
                 batch = texts.select(slice(start, start + at_once)).to(self.device)
@@ -250,13 +251,15 @@ class Discriminator:
         scores = torch.empty(len(distinct), device=self.device)
         lengths = distinct.lengths + (distinct.prompt_mask.sum(dim=1) if self.reads_prompt else 0)
         by_length = lengths.argsort(stable=True)
-        at_once = self.score_batch_size
-        if self.device.type == "cpu":
-            at_once = min(at_once, _MOST_SCORED_ON_CPU)
         with torch.inference_mode(), dropout_off(self.model):
-            for index in by_length.split(at_once):
+            for index in by_length.split(self._scored_at_once):
                 scores[index] = self.logits(self.encode(distinct.select(index)))
         return scores[which]
+
+    @property
+    def _scored_at_once(self) -> int:
+        on_cpu = self.device.type == "cpu"
+        return min(self.score_batch_size, _MOST_SCORED_ON_CPU) if on_cpu else self.score_batch_size
 
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """

@@ -1,6 +1,7 @@
 """What the generator is trained on: log-probabilities, the policy gradient, the KL to the reference, the likelihood."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -314,22 +315,32 @@ def token_logps(
 
 @torch.no_grad()
 def generator_view(
-    model: nn.Module, texts: Completions, include_prompt: bool, wanted: Sequence[str], batch_size: int = 256
+    model: nn.Module,
+    texts: Completions,
+    include_prompt: bool,
+    wanted: Sequence[str],
+    language_models: Sequence[nn.Module] = (),
+    temperature: float = 1.0,
+    batch_size: int = 256,
 ) -> dict[str, torch.Tensor]:
     """
-    Tell what the generator makes of texts, token by token, for a discriminator that reads it beside them.
+    Tell what the generator makes of texts, token by token, for a discriminator that reads it beside them, and what
+    language models of real texts make of them.
 
     Args:
         model (`nn.Module`): The generator, as it is now; dropout is off.
         texts (`Completions`): Real or generated, on the model's device.
         include_prompt (`bool`): Whether prompts stand before the completions that are read; they get zeros.
         wanted (`Sequence[str]`): `generator_logps`, and `generator_states` where hidden states are read.
+        language_models (`Sequence[nn.Module]`): Causal language models with the generator's vocabulary.
+        temperature (`float`): At which the generator writes; above 0.
         batch_size (`int`): Texts at once.
 
     Returns:
         `dict`: what is wanted, and `generator_mask`, laid out as `texts.sequences(include_prompt, ...)`:
         `generator_logps` of shape `(batch_size, longest)`, nats, `generator_states` of shape `(batch_size, longest,
-        hidden_size)`, and 1 where the token is one of a completion.
+        hidden_size)`, and 1 where the token is one of a completion. With language models also `language_logps`, the log
+        of their mean probability of each token, laid out as `generator_logps`.
 
     Raises:
         ValueError: If hidden states are wanted of a model whose head cannot be split off.
@@ -339,7 +350,8 @@ def generator_view(
         for start in range(0, len(texts), batch_size):
             batch = texts.select(slice(start, start + batch_size))
             predictions = completion_predictions(model, *batch.tensors())
-            part = {"generator_logps": token_logps(predictions, batch.completion_ids, batch.completion_mask)[0]}
+            tokens = batch.completion_ids, batch.completion_mask
+            part = {"generator_logps": token_logps(predictions, *tokens, [temperature])[0]}
             if "generator_states" in wanted:
                 if predictions.head is None:
                     raise ValueError(
@@ -347,6 +359,8 @@ def generator_view(
                         "layer to read them before. Set `generator_hidden_size` to 0."
                     )
                 part["generator_states"] = predictions.states.float()
+            if language_models:
+                part["language_logps"] = _mean_probability(language_models, batch)
             parts.append(part)
     view = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     view["generator_mask"] = texts.completion_mask
@@ -364,13 +378,24 @@ def generator_view(
     return {name: behind_prompt(tensor) for name, tensor in view.items()}
 
 
+def _mean_probability(models: Sequence[nn.Module], texts: Completions) -> torch.Tensor:
+    """Log of the mean probability of each completion token over some models: `(batch_size, completion_length)`."""
+    logps = []
+    for model in models:
+        predictions = completion_predictions(model, *texts.tensors())
+        logps.append(token_logps(predictions, texts.completion_ids, texts.completion_mask)[0])
+    return (torch.stack(logps).logsumexp(dim=0) - math.log(len(models))) * texts.completion_mask
+
+
 def reader_of(
-    model: nn.Module, include_prompt: bool
-) -> Callable[[Completions, Sequence[str]], dict[str, torch.Tensor]]:
+    model: nn.Module, include_prompt: bool, temperature: float = 1.0
+) -> Callable[..., dict[str, torch.Tensor]]:
     """Return [`generator_view`] of one generator, as a `Discriminator` calls it."""
 
-    def read(texts: Completions, wanted: Sequence[str]) -> dict[str, torch.Tensor]:
-        return generator_view(model, texts, include_prompt, wanted)
+    def read(
+        texts: Completions, wanted: Sequence[str], language_models: Sequence[nn.Module]
+    ) -> dict[str, torch.Tensor]:
+        return generator_view(model, texts, include_prompt, wanted, language_models, temperature)
 
     return read
 

@@ -72,6 +72,7 @@ class CardFacts:
         is_chat (`bool`): Whether these prompts are conversations, written by the tokenizer's chat template.
         discriminator_reads_ids (`bool`): Whether it reads the generator's token ids, or text by a tokenizer of its own.
         discriminator_reads_prompt (`bool`): Whether it reads the prompt before the completion.
+        discriminator_reads_generator (`bool`): Whether it reads the generator beside the text, and so is nothing alone.
         is_adapter (`bool`): Whether the generator's files are those of a PEFT adapter alone.
         discriminator_is_adapter (`bool`): Whether the discriminator's are.
         dataset (`str`, *optional*): `owner/name` on the Hub, or a description that may be public.
@@ -106,6 +107,7 @@ class CardFacts:
     is_chat: bool = False
     discriminator_reads_ids: bool = False
     discriminator_reads_prompt: bool = False
+    discriminator_reads_generator: bool = False
     is_adapter: bool = False
     discriminator_is_adapter: bool = False
     dataset: str | None = None

@@ -294,6 +294,7 @@ class PairTrainer(Trainer):
             "is_chat": self._is_chat,
             "discriminator_reads_ids": game.processing_class is None,
             "discriminator_reads_prompt": game.reads_prompt,
+            "discriminator_reads_generator": bool(getattr(game.model.config, "reads_generator", ())),
             "is_adapter": is_adapter,
             "discriminator_is_adapter": _is_adapter(game.model),
             "settings": game_settings(self.args),

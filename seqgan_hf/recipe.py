@@ -25,7 +25,7 @@ from transformers.utils import is_bitsandbytes_available, is_matplotlib_availabl
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .completions import Completions, decode_ids, one_line
-from .config import SeqGANConfig, parse_config, publishable
+from .config import SeqGANConfig, is_secret, parse_config, publishable
 from .corpora import all_strings
 from .data import AnyDataset, prepare_dataset
 from .evaluation import bleu_of_samples, nll_at_temperatures, stages_table
@@ -57,6 +57,8 @@ def start(
     """
     presets = Path(recipe).parent / "configs" / Path(recipe).stem
     args, config = parse_config((arguments, SeqGANConfig), argv, description, presets, default_preset)
+    if config.push_to_hub and getattr(args, "seeds", 1) > 1:
+        raise ValueError("`push_to_hub` takes one run to one repository; leave it out, or set `seeds` to 1.")
     if config.push_to_hub:  # before hours of training, not after
         create_repository(
             config.hub_model_id,
@@ -289,7 +291,8 @@ def likelihood_stage(
     (texts, *_), _ = generator_and_discriminator_folds(
         train, config.discriminator_data, config.seed, config.discriminator_share
     )
-    print(f"\nStage 1 of 2: maximum likelihood on {len(texts):,} texts.", flush=True)
+    stage = "Stage 1 of 2: maximum" if name == "mle" else "Maximum"
+    print(f"\n{stage} likelihood on {len(texts):,} texts.", flush=True)
     began = time.process_time()
     checkpoints = Path(config.output_dir) / f"{name}_checkpoints"
     metrics = pretrain_generator(
@@ -331,10 +334,8 @@ def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:
         `SeqGANConfig`: of a single run as it is; of several each with a folder `seed_<number>` of its own.
 
     Raises:
-        ValueError: If several would push to one repository, or resume one checkpoint.
+        ValueError: If several would resume one checkpoint.
     """
-    if seeds > 1 and config.push_to_hub:
-        raise ValueError("`push_to_hub` takes one run to one repository; leave it out, or set `seeds` to 1.")
     if seeds > 1 and str(config.resume_from_checkpoint).lower() not in ("none", "true"):
         raise ValueError(
             f"`resume_from_checkpoint` must be `true` where there are several seeds, each with checkpoints of its own; "
@@ -360,18 +361,28 @@ def write_config(args: Any, config: SeqGANConfig) -> None:
     """
     changed: dict[str, Any] = {}
     for part in (args, config):
-        public = publishable({option.name: getattr(part, option.name) for option in dataclasses.fields(part)})
         for option in dataclasses.fields(part):
             default = option.default_factory() if callable(option.default_factory) else option.default
-            value = public.get(option.name)
-            plain = isinstance(value, (str, int, float, bool, list, dict)) and not isinstance(value, Enum)
-            if option.init and plain and value != default:
-                changed[option.name] = value
-    changed.pop("resume_from_checkpoint", None)
-    changed.pop("seeds", None)  # this is one of them
+            value = getattr(part, option.name, None)
+            if option.init and value != default and not is_secret(option.name):
+                changed[option.name] = _as_yaml(value)
+    # Another start of this run is not a resumption of it, and it is one of its seeds.
+    again = {name: value for name, value in changed.items() if name not in ("resume_from_checkpoint", "seeds")}
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    settings = {name: value for name, value in again.items() if value not in (None, [], {})}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+def _as_yaml(value: Any) -> Any:
+    """Return a setting as a YAML file holds it; what it cannot hold is `None`."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str) and value.startswith(("./", "../")):
+        return str(Path(value).resolve())  # there such a path is one beside the file
+    if isinstance(value, list):
+        return [_as_yaml(part) for part in value]
+    return value if isinstance(value, (str, int, float, bool, dict)) else None
 
 
 def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:

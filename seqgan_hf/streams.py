@@ -39,8 +39,8 @@ def generator_and_discriminator_folds(
     if isinstance(dataset, Dataset):
         if len(dataset) < one_in:
             raise ValueError(
-                f"`discriminator_data='{discriminator_data}'` keeps one text in {one_in} from the generator; got "
-                f"{len(dataset)} in all. Add texts to `train_dataset`."
+                f"`discriminator_data='{discriminator_data}'` parts the texts, one in {one_in} to the other side, and "
+                f"needs at least {one_in}; got {len(dataset)}. Add texts to `train_dataset`."
             )
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
         held_out = set(order[one_in - 1 :: one_in])

@@ -119,7 +119,7 @@ class SeqGANTrainer(PairTrainer):
             reads_prompt=is_conditional(train_dataset, self.text_format),
             generator_vocab_size=generator.get_input_embeddings().num_embeddings,
             args=args,
-            read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format)),
+            read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format), args.temperature),
         )
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:

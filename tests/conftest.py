@@ -101,6 +101,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def nan_where_nothing_is_drawn():
+    """Fill new memory with NaN, so that a weight that nobody draws shows each time and not by chance."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 SENTENCES = [
     "we work for the town", "the town works for us", "a bridge is a promise", "the school is open",
     "we open the school", "the nurse works at night", "a promise is work", "the bridge is open at night",

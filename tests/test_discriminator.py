@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from conftest import DISCRIMINATORS, EOS, PAD, SENTENCES, VOCAB_SIZE
+from conftest import BOS, DISCRIMINATORS, EOS, PAD, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
 from transformers import (
     BertConfig,
@@ -14,12 +14,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from seqgan_hf import TextCNNConfig, TextCNNForSequenceClassification
+from seqgan_hf import LikelihoodRatioForSequenceClassification, TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator, area_under_curve, discriminator_loss
 from seqgan_hf.generation import generate_completions, sampling_config
 from seqgan_hf.loading import train_tokenizer
+from seqgan_hf.losses import generator_view, reader_of
+from seqgan_hf.models.ratio import PrefixClassifierOutput
 from seqgan_hf.rollout import score_rollouts
 
 
@@ -70,6 +72,28 @@ class Copyist(PreTrainedModel, GenerationMixin):
             longer = [known for known in self.memory if known[: len(text)] == text and len(known) > len(text)]
             logits[row, 0, [known[len(text)] for known in longer] or [self.config.eos_token_id]] = 0.0
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+
+class SumOfIds(PreTrainedModel):
+    """Takes for the log-odds of every prefix the sum of its token ids, so that each can be checked by hand."""
+
+    config_class = GPT2Config
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = torch.nn.Embedding.from_pretrained(
+            torch.arange(float(config.vocab_size)).unsqueeze(1), False
+        )
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def get_input_embeddings(self):
+        return self.embeddings
+
+    def forward(self, input_ids, attention_mask):
+        values = self.dropout(self.embeddings(input_ids).squeeze(-1)) * attention_mask
+        sums = torch.nn.functional.pad(values.cumsum(dim=1), (1, 0))
+        logits = torch.stack([torch.zeros(len(sums)), sums[:, -1]], dim=1)
+        return PrefixClassifierOutput(logits=logits, prefix_logits=sums)
 
 
 def rows_read(judge, batch):
@@ -319,3 +343,137 @@ def test_a_loss_without_end_and_a_gradient_with_one_stop_before_the_update(tiny_
     with pytest.raises(FloatingPointError, match=r"The discriminator's loss is (nan|inf), the norm of its gradient"):
         judge.update(REAL, GENERATED, epochs=1, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(before, judge.model.parameters(), strict=True))
+
+
+# ---- Discriminators that read the generator, and that judge unfinished texts -----------------------------------------
+
+ROWS = [
+    {"prompt_ids": [1, 8, 9], "completion_ids": [4, EOS]},
+    {"prompt_ids": [1], "completion_ids": [5, 6, 7, EOS]},
+    {"prompt_ids": [1, 10], "completion_ids": [EOS]},
+]
+RAGGED = Completions.collate(ROWS, PAD)
+
+
+@pytest.fixture
+def ratio(tiny_model):
+    """Return a function that makes a discriminator which reads with a tiny Llama, and a tiny LSTM as its generator."""
+
+    def make(reads_prompt=False, generator=None, hidden_size=0, **kwargs):
+        model = LikelihoodRatioForSequenceClassification.from_language_models(
+            [tiny_model("llama")], start_token_id=BOS, pad_token_id=PAD, hidden_size=hidden_size,
+            generator_hidden_size=32 if hidden_size else 0,
+        )  # fmt: skip
+        reader = reader_of(generator or tiny_model("lstm"), reads_prompt)
+        return discriminator(model, reads_prompt=reads_prompt, read_generator=reader, **kwargs)
+
+    return make
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "llama"])
+def test_what_reads_as_the_generator_does_finds_nothing(name, reads_prompt, tiny_model):
+    model = LikelihoodRatioForSequenceClassification.from_language_models(
+        [tiny_model(name)], start_token_id=BOS, pad_token_id=PAD
+    )
+    judge = discriminator(model, reads_prompt=reads_prompt, read_generator=reader_of(tiny_model(name), reads_prompt))
+    unprompted = Completions.collate([{**row, "prompt_ids": [BOS]} for row in ROWS], PAD)
+    found, _ = judge.score_prefixes(RAGGED if reads_prompt else unprompted)
+    torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+def test_what_it_reads_of_the_generator_stands_beside_the_texts(reads_prompt, ratio, tiny_model):
+    judge = ratio(reads_prompt, hidden_size=4)
+    encoded = judge.encode(RAGGED)
+    wanted = ("generator_logps", "generator_states")
+    expected = generator_view(tiny_model("lstm"), RAGGED, reads_prompt, wanted, [tiny_model("llama")])
+    assert set(encoded) == {"input_ids", "attention_mask", *wanted, "language_logps", "generator_mask"}
+    assert all(torch.equal(encoded[name], tensor) for name, tensor in expected.items())
+    assert encoded["generator_states"].shape == (*encoded["input_ids"].shape, 32)
+
+
+def test_a_discriminator_that_reads_texts_alone_gets_nothing_else(tiny_model):
+    judge = discriminator(tiny_model("cnn"), read_generator=reader_of(tiny_model("lstm"), False))
+    assert set(judge.encode(RAGGED)) == {"input_ids", "attention_mask"}
+
+
+def test_it_reads_texts_whose_padding_is_a_token(tiny_model):
+    """GPT-2: BOS, EOS and padding are one id. The mask tells the padding, so it needs none of its own."""
+    model = LikelihoodRatioForSequenceClassification.from_language_models([tiny_model("gpt2")], start_token_id=EOS)
+    reader = reader_of(tiny_model("gpt2"), False)
+    judge = discriminator(model, pad_token_id=EOS, pad_is_a_token=True, read_generator=reader)
+    torch.testing.assert_close(judge.score(texts([5, 6, EOS], [5, 6, 7, 8, 9]))[:1], judge.score(texts([5, 6, EOS])))
+
+
+def test_its_scores_follow_the_generator(ratio, tiny_model):
+    generator = tiny_model("lstm")
+    judge = ratio(generator=generator)
+    before = judge.score(REAL), judge.score_prefixes(REAL)[0]
+    with torch.no_grad():
+        generator.lm_head.bias[4] += 5.0  # all these texts begin so: less of a sign now that they are real
+    assert not torch.isclose(judge.score(REAL), before[0]).any()
+    assert (judge.score_prefixes(REAL)[0][:, 0] < before[1][:, 0] - 1).all()
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+def test_scores_of_prefixes_by_hand(reads_prompt):
+    model = SumOfIds(GPT2Config(vocab_size=VOCAB_SIZE, pad_token_id=PAD)).train()
+    judge = discriminator(model, reads_prompt=reads_prompt, score_batch_size=2)
+    after, before = judge.score_prefixes(RAGGED)
+    assert before.tolist() == ([18, 1, 11] if reads_prompt else [0, 0, 0])
+    expected = torch.tensor([[4.0, 6, 0, 0], [5, 11, 18, 20], [2, 0, 0, 0]])
+    torch.testing.assert_close(after, (expected + before.unsqueeze(1)) * RAGGED.completion_mask)
+    assert model.training and model.dropout.training
+
+
+@pytest.mark.parametrize("reads_prompt", [False, True])
+def test_the_score_of_the_last_prefix_is_that_of_the_text(reads_prompt, ratio):
+    judge = ratio(reads_prompt, hidden_size=4, score_batch_size=2)
+    with torch.no_grad():
+        judge.model.bias.fill_(0.7)
+        judge.model.head.weight.normal_()
+    after, before = judge.score_prefixes(RAGGED)
+    assert after.shape == RAGGED.completion_ids.shape and not after[RAGGED.completion_mask == 0].any()
+    last = after.gather(1, RAGGED.lengths.unsqueeze(1) - 1).squeeze(1)
+    torch.testing.assert_close(last, judge.score(RAGGED))
+    torch.testing.assert_close(before, torch.full((3,), 0.7))  # nothing is known of a text before its first token
+    for row in range(3):
+        alone = judge.score_prefixes(RAGGED.select(slice(row, row + 1)))
+        torch.testing.assert_close(alone[0][0], after[row, : alone[0].shape[1]], rtol=1e-5, atol=1e-5)
+
+
+def test_a_discriminator_of_prefixes_learns_from_each_of_them(ratio):
+    judge = ratio(learns_prefixes=True, batch_size=8)
+    logits, counts = [], []
+    for texts_of_one, is_real in ((REAL, 1.0), (GENERATED, 0.0)):
+        scores = judge.score_prefixes(texts_of_one)[0][texts_of_one.completion_mask.bool()]
+        logits.append(scores)
+        counts.append(torch.full_like(scores, is_real))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.cat(logits), torch.cat(counts))
+    metrics = judge.update(REAL, GENERATED, epochs=1, seed=1)
+    assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert 0 <= metrics["accuracy_real"] <= 1 and 0 <= metrics["accuracy_generated"] <= 1
+
+
+@pytest.mark.parametrize("learns_prefixes", [False, True])
+def test_a_likelihood_ratio_learns_its_weights_and_leaves_its_language_models(learns_prefixes, ratio):
+    judge = ratio(learns_prefixes=learns_prefixes, learning_rate=3e-2, batch_size=8)
+    before = {name: value.clone() for name, value in judge.model.state_dict().items()}
+    first = judge.update(REAL, GENERATED, epochs=1, seed=1)["loss"]
+    judge.update(REAL, GENERATED, epochs=40, seed=1)
+    assert judge.update(REAL, GENERATED, epochs=1, seed=1)["loss"] < 0.7 * first
+    for name, value in judge.model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("language_models."), name
+
+
+def test_unfinished_texts_are_refused_by_a_discriminator_of_whole_ones(tiny_model):
+    message = (
+        "`num_rollouts=0` leaves it to the discriminator to judge unfinished texts, so its output must have "
+        "`prefix_logits`, as that of LikelihoodRatioForSequenceClassification; TextCNNForSequenceClassification has "
+        "none. Set `num_rollouts` to at least 1."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        discriminator(tiny_model("cnn")).score_prefixes(REAL)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        discriminator(tiny_model("cnn"), learns_prefixes=True).update(REAL, GENERATED, epochs=1, seed=1)

@@ -17,6 +17,8 @@ from seqgan_hf.evaluation import (
     length_metrics,
     mean_nll,
     nll_at_temperatures,
+    oracle_curve,
+    quality_at,
     token_nll,
     variety_metrics,
 )
@@ -180,3 +182,41 @@ temperature       NLL    BLEU-2    BLEU-3    BLEU-4    tokens  distinct    copie
           1    4.5000    0.5000    0.2500    0.1250       9.0    100.0%      2.5%
  real texts                                              28.8"""
     assert evaluation_table({"held_out": held_out, "sweep": [point]}) == table
+
+
+def test_an_oracle_curve_has_quality_and_diversity_at_every_temperature(tiny_model):
+    model, uniform = tiny_model("lstm"), lstm()
+    with torch.no_grad():
+        uniform.lm_head.weight.zero_()
+        uniform.lm_head.bias.zero_()
+    temperatures = [1.0, 0.5, 2.0]
+    curve = oracle_curve(model, model, ROWS, FORMAT, temperatures, num_samples=300, seed=1)
+    assert [point["temperature"] for point in curve] == temperatures
+    by_temperature = {point["temperature"]: point for point in curve}
+    qualities = [by_temperature[t]["NLL_oracle"] for t in sorted(temperatures)]
+    assert qualities == sorted(qualities) and qualities[0] < qualities[1] - 0.5 < qualities[2] - 1
+    held_out = nll_at_temperatures(model, ROWS, PAD, temperatures)
+    assert [point["NLL_test"] for point in curve] == pytest.approx(held_out)
+    assert curve == oracle_curve(model, model, ROWS, FORMAT, temperatures, num_samples=300, seed=1)
+    under_uniform = oracle_curve(model, uniform, ROWS, FORMAT, temperatures, num_samples=20)
+    assert [point["NLL_oracle"] for point in under_uniform] == pytest.approx([math.log(VOCAB_SIZE)] * 3)
+
+
+# Hotter than 1.0 costs quality and diversity both: that point is on no line.
+CURVE = [
+    {"temperature": temperature, "NLL_test": nll_test, "NLL_oracle": nll_oracle}
+    for temperature, nll_test, nll_oracle in ((1.2, 5.0, 9.0), (1.0, 4.0, 8.0), (0.6, 6.0, 5.0), (0.8, 4.5, 6.5))
+]
+
+
+@pytest.mark.parametrize(
+    ("nll_test", "nll_oracle"), [(4.0, 8.0), (4.25, 7.25), (4.5, 6.5), (5.0, 6.0), (6.0, 5.0), (3.0, 8.0)]
+)
+def test_quality_is_read_off_between_temperatures(nll_test, nll_oracle):
+    assert quality_at(CURVE, nll_test) == pytest.approx(nll_oracle)
+
+
+def test_quality_beyond_the_coldest_temperature_is_not_guessed():
+    message = "The curve ends at an NLL_test of 6.0000; 6.1000 lies beyond. Measure lower temperatures, too."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        quality_at(CURVE, 6.1)

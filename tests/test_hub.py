@@ -403,6 +403,7 @@ def test_texts_from_the_hub_feed_the_recipe_and_a_stream_gives_the_same(hub, cli
         *map(json.dumps, (str(ROOT / "recipes" / "obama_speech.py"), QUICK, runs)),
     )
     reports = {name: json.loads((tmp_path / name / "metrics.json").read_text()) for name in runs}
+    assert all(report["first_stage"].pop("cpu_seconds") > 0 for report in reports.values())
     measured = {
         name: [report[part] for part in ("stages", "samples", "first_stage")] for name, report in reports.items()
     }

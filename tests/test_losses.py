@@ -1,14 +1,16 @@
 import math
+import re
 
 import pytest
 import torch
-from conftest import GENERATORS
+from conftest import GENERATORS, PAD
 
 from seqgan_hf.completions import Completions
 from seqgan_hf.losses import (
     completion_logits,
     completion_predictions,
     forward_accepts,
+    generator_view,
     mean_negative_log_likelihood,
     mean_weights,
     negative_log_likelihood,
@@ -16,6 +18,7 @@ from seqgan_hf.losses import (
     per_token_kl,
     per_token_logps,
     policy_gradient_weights,
+    reader_of,
     token_logps,
     weighted_token_loss,
 )
@@ -151,3 +154,97 @@ def test_logps_at_several_temperatures_come_from_one_forward_pass(head_is_split,
     for temperature, found in zip(temperatures, logps, strict=True):
         expected = per_token_logps(logits, batch.completion_ids, temperature) * batch.completion_mask
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def seen_alone(model, row):
+    """Log-probabilities that a model gives the tokens of one completion, read without padding."""
+    prompt, completion = row["prompt_ids"], torch.tensor(row["completion_ids"])
+    with torch.no_grad():
+        logps = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logps.gather(-1, completion.unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("include_prompt", [False, True])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "lstm"])
+def test_a_generators_view_lies_where_the_discriminator_reads_the_tokens(name, include_prompt, tiny_model):
+    model, wanted = tiny_model(name), ("generator_logps", "generator_states")
+    # Without the first row, the others have padding that none of them needs.
+    for rows, texts in (
+        (RAGGED, Completions.collate(RAGGED, PAD)),
+        (RAGGED[2:], Completions.collate(RAGGED, PAD).select(slice(2, None))),
+    ):
+        view = generator_view(model, texts, include_prompt, wanted, batch_size=2)
+        ids, mask = texts.sequences(include_prompt, PAD)
+        head = model.get_output_embeddings()
+        assert list(view) == ["generator_logps", "generator_states", "generator_mask"]
+        assert view["generator_logps"].shape == view["generator_mask"].shape == ids.shape
+        assert view["generator_states"].shape == (*ids.shape, head.in_features)
+        for index, row in enumerate(rows):
+            first = len(row["prompt_ids"]) if include_prompt else 0
+            written = slice(first, first + len(row["completion_ids"]))
+            assert ids[index, written].tolist() == row["completion_ids"]
+            expected = torch.zeros(ids.shape[1])
+            expected[written] = seen_alone(model, row)
+            torch.testing.assert_close(view["generator_logps"][index], expected, rtol=1e-4, atol=1e-5)
+            is_written = torch.zeros_like(mask[index])
+            is_written[written] = 1
+            assert view["generator_mask"][index].equal(is_written)
+            with torch.no_grad():
+                logps = head(view["generator_states"][index, written]).log_softmax(-1)
+            found = logps.gather(-1, ids[index, written].unsqueeze(-1)).squeeze(-1)
+            torch.testing.assert_close(found, expected[written], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_wanted_is_not_kept(tiny_model):
+    view = generator_view(tiny_model("lstm"), Completions.collate(RAGGED, PAD), False, ("generator_logps",))
+    assert set(view) == {"generator_logps", "generator_mask"}
+
+
+def test_states_of_a_model_without_a_plain_head_are_refused_and_its_view_is_not(tiny_model):
+    plain, whole = tiny_model("gpt2"), tiny_model("gpt2")
+    whole.lm_head.register_forward_hook(lambda module, args, output: output)
+    texts = Completions.collate(RAGGED, PAD)
+    expected = generator_view(plain, texts, True, ("generator_logps",))["generator_logps"]
+    found = generator_view(whole, texts, True, ("generator_logps",))["generator_logps"]
+    torch.testing.assert_close(found, expected)
+    message = (
+        "This discriminator reads the generator's hidden states, and this generator has no plain output layer to read "
+        "them before. Set `generator_hidden_size` to 0."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        generator_view(whole, texts, True, ("generator_logps", "generator_states"))
+
+
+def test_a_view_is_the_live_generators_without_dropout_and_without_a_gradient(tiny_model):
+    model, texts = tiny_model("gpt2").train(), Completions.collate(RAGGED, PAD)
+    model.transformer.drop.eval()
+    reader = reader_of(model, include_prompt=True)
+
+    def read():
+        return reader(texts, ("generator_logps",), ())["generator_logps"]
+
+    first, again = read(), read()
+    assert torch.equal(first, again) and not first.requires_grad
+    assert model.training and model.transformer.h[0].training and not model.transformer.drop.training
+    with torch.no_grad():
+        model.transformer.wte.weight.mul_(0.5)
+    assert not torch.allclose(read(), first)
+
+
+@pytest.mark.parametrize("include_prompt", [False, True])
+def test_language_models_read_the_same_texts_and_the_temperature_is_the_generators(include_prompt, tiny_model):
+    model, readers = tiny_model("lstm"), [tiny_model("gpt2"), tiny_model("llama")]
+    texts = Completions.collate(RAGGED, PAD)
+    view = reader_of(model, include_prompt, temperature=0.5)(texts, ("generator_logps",), readers)
+    assert view["language_logps"].shape == view["generator_logps"].shape
+    for index, row in enumerate(RAGGED):
+        prompt, completion = row["prompt_ids"], torch.tensor(row["completion_ids"])
+        first = len(prompt) if include_prompt else 0
+        written = slice(first, first + len(completion))
+        expected = torch.stack([seen_alone(reader, row).exp() for reader in readers]).mean(dim=0).log()
+        torch.testing.assert_close(view["language_logps"][index, written], expected, rtol=1e-4, atol=1e-5)
+        assert view["language_logps"][index].count_nonzero() == len(completion)
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        colder = per_token_logps(logits, completion, temperature=0.5)
+        torch.testing.assert_close(view["generator_logps"][index, written], colder, rtol=1e-4, atol=1e-5)

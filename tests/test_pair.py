@@ -11,7 +11,7 @@ from datasets import Dataset
 from test_trainer import config, moved, play, texts, weights
 from transformers import GenerationConfig
 
-from seqgan_hf import SeqGANTrainer
+from seqgan_hf import LikelihoodRatioForSequenceClassification, SeqGANTrainer
 from seqgan_hf.discriminator import area_under_curve
 from seqgan_hf.loading import load_generator
 
@@ -175,3 +175,50 @@ def test_code_of_both_networks_in_files_of_one_name_is_not_mixed(tiny_model, tmp
     trainer.save_model()
     assert "Both networks bring their code in a file lstm.py" in caplog.text
     assert "LSTMForCausalLM" in (tmp_path / "run" / "lstm.py").read_text()
+
+
+@pytest.mark.parametrize("name", ["lstm", "llama"])
+def test_code_that_both_networks_share_lies_once_at_the_root(name, tiny_model, tmp_path, caplog, run_elsewhere):
+    """A discriminator that reads with models of the generator's kind brings the same lstm.py, and its own ratio.py."""
+    judge = LikelihoodRatioForSequenceClassification.from_language_models(
+        [tiny_model("lstm")], start_token_id=1, pad_token_id=0
+    )
+    trainer = SeqGANTrainer(tiny_model(name), judge, config(tmp_path, num_rollouts=0), train_dataset=texts())
+    logging.getLogger("transformers").propagate = True
+    trainer.save_model()
+    trainer.save_model()  # over what was saved before
+    assert "bring their code" not in caplog.text
+    folder = tmp_path / "run"
+    for code in ("lstm.py", "ratio.py"):
+        assert (folder / code).read_bytes() == (folder / "discriminator" / code).read_bytes()
+    if name == "llama":
+        return
+    output = run_elsewhere(
+        """
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+        import sys, torch
+        folder = sys.argv[1]
+        G = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+        ids = torch.tensor([[5, 6, 7]])
+        logps = G(torch.tensor([[1, 5, 6]])).logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        for where in ({}, {"subfolder": "discriminator"}):  # as on a disk, and as on the Hub
+            place = folder if where else folder + "/discriminator"
+            D = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=True, **where).eval()
+            print(D(ids, generator_logps=logps).logits[0, 1].item())
+        """,
+        folder,
+    )
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        logps = trainer.model.eval()(torch.tensor([[1, 5, 6]])).logits.log_softmax(-1)
+        expected = judge.eval()(ids, generator_logps=logps.gather(-1, ids.unsqueeze(-1)).squeeze(-1)).logits[0, 1]
+    assert [float(number) for number in output.split()] == pytest.approx([expected.item()] * 2, rel=1e-4)
+
+
+def test_a_card_sends_who_asks_a_discriminator_that_reads_the_generator_to_the_package(tiny_model, tmp_path):
+    judge = LikelihoodRatioForSequenceClassification.from_language_models([tiny_model("lstm")], start_token_id=1)
+    trainer = SeqGANTrainer(tiny_model("lstm"), judge, config(tmp_path, num_rollouts=0), train_dataset=texts())
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert "`seqgan-hf sample run`" in card and "turns its verdict on every unfinished text into a reward" in card
+    assert "AutoModelForSequenceClassification" not in card and "Monte Carlo" not in card

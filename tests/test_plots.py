@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from seqgan_hf.plots import plot_learning_curves, plot_runs, plot_temperature_sweep, read_log_history
+from seqgan_hf.plots import (
+    plot_learning_curves,
+    plot_quality_and_diversity,
+    plot_runs,
+    plot_temperature_sweep,
+    read_log_history,
+)
 
 
 def entry(step):
@@ -86,6 +92,13 @@ def test_a_sweep_becomes_a_png(temperatures, tmp_path):
     assert size_of(plot_temperature_sweep(sweep, tmp_path / "sweep.png", "a model")) == (1320, 720)
 
 
+@pytest.mark.parametrize("temperatures", [[0.7, 1.0], [0.7, 0.8], [1.0]])
+def test_quality_and_diversity_become_a_png(temperatures, tmp_path):
+    curve = [{"temperature": t, "NLL_oracle": 8 * t, "NLL_test": 5 / t} for t in temperatures]
+    curves = {f"generator {index}": curve for index in range(12)}  # more than there are colours
+    assert size_of(plot_quality_and_diversity(curves, str(tmp_path / "plane.png"), "a title")) == (960, 720)
+
+
 def test_pictures_without_matplotlib_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = "Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'."
@@ -93,3 +106,5 @@ def test_pictures_without_matplotlib_say_what_to_install(tmp_path, monkeypatch):
         plot_learning_curves([entry(1)], tmp_path / "curves.png")
     with pytest.raises(ImportError, match=re.escape(message)):
         plot_temperature_sweep([], tmp_path / "sweep.png")
+    with pytest.raises(ImportError, match=re.escape(message)):
+        plot_quality_and_diversity({}, tmp_path / "plane.png")

@@ -1,5 +1,6 @@
 """The recipes and the README's code, run as a user runs them, only smaller."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -12,6 +13,7 @@ from conftest import SENTENCES
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
@@ -19,8 +21,9 @@ from transformers import (
 )
 
 from seqgan_hf import SeqGANConfig
-from seqgan_hf.arguments import TextRecipeArguments
-from seqgan_hf.recipe import announce_game
+from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
+from seqgan_hf.config import parse_config
+from seqgan_hf.recipe import announce_game, in_a_row, seeds_table, which_checkpoint, write_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,12 +72,92 @@ def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsy
 
 
 def test_the_synthetic_recipe_reports_both_likelihoods(quick, tmp_path, capsys):
-    recipe("synthetic_oracle")(["--preset", "smoke", *quick, "--num_texts", "200", "--mle_epochs", "12"])
+    small = ["--num_texts", "200", "--num_validation_texts", "20", "--temperatures", "1"]
+    recipe("synthetic_oracle")(["--preset", "smoke", *quick, *small, "--mle_epochs", "12"])
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
     assert list(stages) == ["MLE", "MLE, temperature 0.75", "SeqGAN"]
     assert all(5 < stage[name] < 12 for stage in stages.values() for name in ("NLL_oracle", "NLL_test"))
     assert stages["MLE, temperature 0.75"]["NLL_oracle"] < stages["MLE"]["NLL_oracle"]
     assert "NLL_oracle" in capsys.readouterr().out
+
+
+TINY = [
+    "--preset", "smoke", "--num_texts", "24", "--num_validation_texts", "4", "--max_completion_length", "5",
+    "--rival_temperature", "0.5", "--temperatures", "0.8", "--discriminator_data", "held_out", "--save_strategy", "steps",
+    "--save_steps", "1",
+]  # fmt: skip
+
+
+def test_seeds_in_a_row_are_kept_apart_and_an_interrupted_one_goes_on(quick, tmp_path, capsys):
+    play, row = recipe("synthetic_oracle"), [*TINY, *quick, "--num_test_samples", "8", "--seeds", "2", "--seed", "7"]
+    play(row)
+    printed = capsys.readouterr().out
+    finished, interrupted = (tmp_path / "run" / f"seed_{seed}" for seed in (7, 8))
+    assert "Seed 8, 2 of 2." in printed and "2 seeds, mean and standard deviation:" in printed
+    first = [json.loads((folder / "metrics.json").read_text()) for folder in (finished, interrupted)]
+    assert first[0]["stages"] != first[1]["stages"]
+    for folder, metrics in zip((finished, interrupted), first, strict=True):
+        assert f"seed: {folder.name[-1]}\n" in (folder / "config.yaml").read_text()
+        assert (folder / "quality_diversity.png").is_file() and (folder / "model.safetensors").is_file()
+        assert list(metrics["stages"]) == ["MLE", "MLE, temperature 0.5", "SeqGAN"]
+        for stage, curve in metrics["curves"].items():
+            assert [point["temperature"] for point in curve] == [1.0, 0.8, 0.5]
+            table = {"NLL_oracle": curve[0]["NLL_oracle"], "NLL_test": curve[0]["NLL_test"]}
+            assert metrics["stages"][stage] == table
+        assert set(metrics["discriminator"]) == {"accuracy_real", "accuracy_generated", "accuracy", "auc"}
+        assert 0 < metrics["cpu_seconds"]["mle"] < metrics["cpu_seconds"]["all"]
+        assert 0 < metrics["cpu_seconds"]["game"] < metrics["cpu_seconds"]["all"]
+        assert metrics["cpu_seconds"]["language_models"] == 0
+        assert (metrics["settings"]["num_texts"], metrics["settings"]["max_steps"]) == (24, 2)
+
+    (interrupted / "metrics.json").unlink()
+    shutil.rmtree(interrupted / "checkpoint-2")
+    changed = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    play([*row, "--resume_from_checkpoint", "true"])
+    printed = capsys.readouterr().out
+    assert f"{finished} is finished." in printed and f"{interrupted} is finished." not in printed
+    assert "Stage 1" not in printed and "no checkpoint" not in printed
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == changed
+    again = json.loads((interrupted / "metrics.json").read_text())
+    assert (again["cpu_seconds"]["game"], again["cpu_seconds"]["all"]) == (None, None)
+    for part in ("stages", "curves", "discriminator"):
+        assert again[part] == first[1][part], part
+
+
+def test_a_likelihood_ratio_plays_without_rollouts_and_its_pair_loads(quick, tmp_path, capsys):
+    flags = [
+        "--discriminator", "likelihood_ratio", "--num_rollouts", "0", "--baseline", "difference", "--reward", "logit",
+        "--rollout_stride", "1", "--language_models", "1", "--language_model_size", "8", "--ratio_hidden_size", "4",
+    ]  # fmt: skip
+    recipe("synthetic_oracle")([*TINY, *quick, *flags])
+    assert "Language model 1 of 1" in capsys.readouterr().out
+    generator = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    first_stage = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "mle")
+    judge = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "discriminator")
+    reader, own = judge.language_models
+    assert not torch.equal(generator.lm_head.weight, first_stage.lm_head.weight)
+    assert torch.equal(reader.lm_head.weight, first_stage.lm_head.weight)
+    assert own.config.hidden_size == 8 and own.config.dropout == 0.2
+    assert (judge.config.hidden_size, judge.config.generator_hidden_size) == (4, 32)
+    assert judge.correction.abs().min() > 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 <= metrics["discriminator"]["auc"] <= 1 and metrics["cpu_seconds"]["language_models"] > 0
+
+
+def test_a_run_without_a_game_ends_after_its_first_stage(quick, tmp_path, capsys):
+    recipe("synthetic_oracle")([*TINY, *quick, "--game", "false"])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["stages"]) == ["MLE", "MLE, temperature 0.5"] and list(metrics["curves"]) == ["MLE"]
+    assert "discriminator" not in metrics and not (tmp_path / "run" / "discriminator").exists()
+    printed = capsys.readouterr().out
+    assert f"{metrics['stages']['MLE']['NLL_oracle']:.4f}" in printed and "Stage 2" not in printed
+
+
+@pytest.mark.xfail(reason="A metrics.json without a game counts as that of a finished game.")
+def test_a_run_without_a_game_can_be_resumed_for_its_game(quick, tmp_path):
+    recipe("synthetic_oracle")([*TINY, *quick, "--game", "false"])
+    recipe("synthetic_oracle")([*TINY, *quick, "--resume_from_checkpoint", "true"])
+    assert "SeqGAN" in json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
 
 
 def saved_networks(folder, tokenizer, **llama):
@@ -150,3 +233,132 @@ def test_the_bundled_text_is_varied_and_plain():
 def test_the_length_of_the_game_is_announced(steps, said, tmp_path, capsys):
     announce_game(SeqGANConfig(output_dir=str(tmp_path), max_steps=steps, num_train_epochs=2))
     assert f"Stage 2 of 2: SeqGAN, {said}" in capsys.readouterr().out
+
+
+# ---- Seeds in a row ------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_keeps_its_folder(tmp_path, capsys):
+    (one,) = in_a_row(SeqGANConfig(output_dir=str(tmp_path), seed=7), 1)
+    assert (one.output_dir, one.seed) == (str(tmp_path), 7)
+    assert "Seed" not in capsys.readouterr().out
+
+
+def test_several_seeds_have_folders_of_their_own_and_random_numbers_too(tmp_path, capsys):
+    config = SeqGANConfig(output_dir=str(tmp_path), seed=7, num_rollouts=3)
+    torch.manual_seed(123)
+    drawn = {one.seed: (one.output_dir, one.num_rollouts, torch.rand(1)) for one in in_a_row(config, 2)}
+    assert list(drawn) == [7, 8] and (config.seed, config.output_dir) == (7, str(tmp_path))
+    assert [folder for folder, _, _ in drawn.values()] == [str(tmp_path / f"seed_{seed}") for seed in (7, 8)]
+    assert [rollouts for _, rollouts, _ in drawn.values()] == [3, 3]
+    for seed, (_, _, number) in drawn.items():
+        assert torch.equal(number, torch.rand(1, generator=torch.Generator().manual_seed(seed)))
+    assert "Seed 8, 2 of 2." in capsys.readouterr().out
+
+
+def test_several_seeds_share_neither_repository_nor_checkpoint(tmp_path):
+    config = SeqGANConfig(output_dir=str(tmp_path), resume_from_checkpoint="run/checkpoint-3")
+    assert len(list(in_a_row(config, 1))) == 1
+    message = (
+        "`resume_from_checkpoint` must be `true` where there are several seeds, each with checkpoints of its own; got "
+        "run/checkpoint-3."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        list(in_a_row(config, 2))
+    message = "`push_to_hub` takes one run to one repository; leave it out, or set `seeds` to 1."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):  # and before any repository is created
+        recipe("synthetic_oracle")(["--output_dir", str(tmp_path), "--seeds", "2", "--push_to_hub"])
+
+
+def test_any_spelling_of_true_resumes_several_seeds(tmp_path):
+    for asked in ("True", "true", True, None):
+        assert len(list(in_a_row(SeqGANConfig(output_dir=str(tmp_path), resume_from_checkpoint=asked), 2))) == 2
+
+
+CLASSES = (SyntheticRecipeArguments, SeqGANConfig)
+SETTINGS = [
+    "--output_dir", "run", "--temperatures", "0.9", "0.8", "--discriminator", "likelihood_ratio", "--num_rollouts", "0",
+    "--reward", "logit", "--learning_rate", "2e-3", "--lr_scheduler_type", "linear", "--disable_dropout", "false",
+    "--save_strategy", "no", "--model_init_kwargs", '{"revision": "v1"}', "--seed", "5", "--max_steps", "3",
+]  # fmt: skip
+
+
+def test_a_runs_settings_are_read_back_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = parse_config(CLASSES, [*SETTINGS, "--seeds", "3", "--resume_from_checkpoint", "true"])
+    write_config(*first)
+    again = parse_config(CLASSES, ["run/config.yaml"])
+    for before, after in zip(first, again, strict=True):
+        names = [option.name for option in dataclasses.fields(before) if option.init]
+        differ = {name for name in names if getattr(before, name) != getattr(after, name)}
+        assert differ <= {"seeds", "resume_from_checkpoint"}, differ
+    assert again[0].seeds == 1 and again[1].resume_from_checkpoint is None
+
+
+SECRETS = ["--hub_token", "hf_secret", "--model_init_kwargs", '{"token": "hf_secret", "revision": "v1"}']
+
+
+@pytest.mark.xfail(reason="`write_config` leaves out secrets, but not those within `model_init_kwargs`.")
+def test_a_runs_settings_hold_neither_a_secret_nor_a_word_in_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_config(*parse_config(CLASSES, [*SETTINGS, *SECRETS]))
+    written = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
+    assert "hf_secret" not in written and "num_rollouts: 0\n" in written
+    _, config = parse_config(CLASSES, ["run/config.yaml"])
+    assert config.hub_token is None and config.init_kwargs("model") == {"revision": "v1"}
+
+
+def test_the_last_checkpoint_is_the_one_to_go_on_from(tmp_path, capsys):
+    def asked(value, folder=tmp_path):
+        return which_checkpoint(SeqGANConfig(output_dir=str(folder), resume_from_checkpoint=value))
+
+    assert asked(None) is None and asked("run/checkpoint-3") == "run/checkpoint-3"
+    assert capsys.readouterr().out == ""
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert asked("true", folder) is None
+        said = capsys.readouterr().out
+        assert said == f"{folder} holds no checkpoint: the game starts from its beginning.\n"
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert asked("true") == asked("True") == str(tmp_path / "checkpoint-10")
+
+
+def test_the_table_of_seeds_by_hand():
+    reports = [
+        {"stages": {"MLE": {"NLL_oracle": 9.0, "NLL_test": 5.0}, "SeqGAN": {"NLL_oracle": 8.0, "NLL_test": nll}}}
+        for nll in (5.0, 6.0, 7.0)
+    ]
+    assert (
+        seeds_table(reports)
+        == """\
+         NLL_oracle    +- oracle     NLL_test      +- test
+MLE          9.0000       0.0000       5.0000       0.0000
+SeqGAN       8.0000       0.0000       6.0000       1.0000"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperatures": [0.9, 0.0]}, "A temperature must be above 0; got 0.0."),
+        ({"rival_temperature": -0.5}, "A temperature must be above 0; got -0.5."),
+        ({"discriminator": "bert"}, "`discriminator` must be cnn or likelihood_ratio; got 'bert'."),
+        ({"seeds": 0}, "`seeds` must be at least 1; got 0."),
+        ({"num_texts": 0}, "`num_texts` must be at least 1; got 0."),
+        ({"num_test_samples": 0}, "`num_test_samples` must be at least 1; got 0."),
+        ({"num_validation_texts": 0}, "`num_validation_texts` must be at least 1; got 0."),
+        ({"language_model_size": 0}, "`language_model_size` must be at least 1; got 0."),
+    ],
+)
+def test_arguments_of_the_synthetic_recipe_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SyntheticRecipeArguments(**settings)
+
+
+def test_temperature_one_and_the_rivals_are_always_measured():
+    assert SyntheticRecipeArguments(temperatures=[0.9, 1.1], rival_temperature=0.7).temperatures == [
+        1.1,
+        1.0,
+        0.9,
+        0.7,
+    ]

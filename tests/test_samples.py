@@ -6,10 +6,11 @@ import torch
 from conftest import BOS, EOS, PAD, VOCAB_SIZE
 from datasets import Dataset
 
-from seqgan_hf import LSTMConfig, LSTMForCausalLM
+from seqgan_hf import LikelihoodRatioForSequenceClassification, LSTMConfig, LSTMForCausalLM
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator
 from seqgan_hf.loading import load_texts
+from seqgan_hf.losses import reader_of
 from seqgan_hf.samples import (
     complete_prompts,
     encode_prompt,
@@ -66,6 +67,17 @@ def test_a_saved_discriminator_scores_as_it_did(name, tiny_model, tmp_path):
     texts = sample_texts(generator, FORMAT, 9, seed=0)
     expected = discriminator.score(texts).sigmoid().tolist()
     assert score_texts(saved, texts, batch_size=4) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_saved_discriminator_reads_the_generator_that_it_is_loaded_with(tiny_model, tmp_path):
+    generator = tiny_model("lstm")
+    model = LikelihoodRatioForSequenceClassification.from_language_models([tiny_model("llama")], start_token_id=BOS)
+    reader = reader_of(generator, False)
+    discriminator = Discriminator(model, None, None, False, PAD, VOCAB_SIZE, read_generator=reader)
+    discriminator.save(tmp_path / "discriminator")
+    saved = load_saved_discriminator(str(tmp_path), "discriminator", generator, None, FORMAT)
+    texts = sample_texts(generator, FORMAT, 9, seed=0)
+    assert score_texts(saved, texts) == pytest.approx(discriminator.score(texts).sigmoid().tolist(), rel=1e-5)
 
 
 def test_a_saved_discriminator_keeps_its_own_tokenizer(tokenizer, tiny_model, tmp_path):

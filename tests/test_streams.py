@@ -1,8 +1,12 @@
+import re
+
+import pytest
 import torch
 from conftest import PAD
+from datasets import Dataset
 
 from seqgan_hf.completions import Completions
-from seqgan_hf.streams import Replay
+from seqgan_hf.streams import Replay, generator_and_discriminator_folds
 
 
 def texts(*completions, prompt=(1,)):
@@ -51,3 +55,44 @@ def test_replay_goes_on_from_its_state():
     replay.add(texts([4, 5], [6]))
     other.load_state_dict(replay.state_dict())
     assert rows(other.texts) == [[4, 5], [6]]
+
+
+NUMBERS = Dataset.from_dict({"number": list(range(20))})
+
+
+def folds(discriminator_data, share=0.5, dataset=NUMBERS, seed=3):
+    """The numbers of the texts in each fold, first the generator's and then the discriminator's."""
+    both = generator_and_discriminator_folds(dataset, discriminator_data, seed, share)
+    return [[[row["number"] for row in fold] for fold in folds_of_one] for folds_of_one in both]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("share", "count"), [(0.5, 10), (0.3, 6), (0.25, 5), (0.05, 1)])
+def test_a_share_of_the_texts_is_kept_from_the_generator(share, count, streaming):
+    """A share of 0.3 is one in three, the nearest."""
+    dataset = NUMBERS.to_iterable_dataset() if streaming else NUMBERS
+    ((generator,), (discriminator,)) = folds("held_out", share, dataset)
+    assert len(discriminator) == count
+    assert sorted(generator + discriminator) == list(range(20))
+    assert generator == sorted(generator) and discriminator == sorted(discriminator)
+
+
+def test_halves_are_those_of_earlier_versions():
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(3)).tolist()
+    halves = [sorted(order[0::2]), sorted(order[1::2])]
+    assert folds("held_out") == [halves[:1], halves[1:]]
+    assert folds("cross_fit", share=0.1) == [halves, halves[::-1]]  # it always halves
+    even, odd = list(range(0, 20, 2)), list(range(1, 20, 2))
+    assert folds("held_out", dataset=NUMBERS.to_iterable_dataset()) == [[even], [odd]]
+    assert folds("same", share=0.1) == [[list(range(20))]] * 2
+
+
+def test_texts_too_few_to_share_are_refused():
+    message = (
+        "`discriminator_data='held_out'` parts the texts, one in 25 to the other side, and needs at least 25; got 20. "
+        "Add texts to `train_dataset`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        folds("held_out", 0.04)
+    with pytest.raises(ValueError, match=re.escape("`discriminator_data='cross_fit'` parts the texts, one in 2 to")):
+        folds("cross_fit", dataset=NUMBERS.select([0]))

@@ -8,10 +8,11 @@ import pyarrow.parquet
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, SENTENCES, VOCAB_SIZE
+from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
 
 from seqgan_hf import (
+    LikelihoodRatioForSequenceClassification,
     LSTMConfig,
     LSTMForCausalLM,
     SeqGANConfig,
@@ -278,6 +279,123 @@ def test_a_constant_reward_without_a_baseline_moves_the_generator(tmp_path):
     start = weights(LSTMForCausalLM(LSTMConfig(vocab_size=8, embedding_size=8, hidden_size=8, bos_token_id=0)))
     _, _, trainer = bandit(tmp_path, reward_control="constant", baseline="none", steps=5)
     assert moved(start, trainer.model)
+
+
+# ---- Without rollouts ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ratio(tiny_model):
+    """Return a function that makes a discriminator of unfinished texts, with weights of its own and with dropout."""
+
+    def make():
+        torch.manual_seed(0)
+        return LikelihoodRatioForSequenceClassification.from_language_models(
+            [tiny_model("lstm"), tiny_model("llama")], start_token_id=BOS, pad_token_id=PAD, hidden_size=4,
+            generator_hidden_size=32, dropout=0.3,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"baseline": "leave_one_out"},
+        {"baseline": "difference", "reward": "logit"},
+        {"discriminator_data": "held_out", "discriminator_share": 0.25, "mle_coef": 0.5},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_discriminator_of_unfinished_texts_plays_without_rollouts(
+    settings, ratio, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("seqgan_hf.trainer.score_rollouts", None)  # it is not called
+    generator, judge = tiny_model("lstm"), ratio()
+    before = weights(generator), weights(judge)
+    trainer = play(generator, judge, config(tmp_path, num_rollouts=0, max_steps=2, **settings), texts(length=5))
+    assert trainer.discriminator.learns_prefixes and moved(before[0], generator)
+    for name, value in judge.state_dict().items():
+        assert torch.equal(value, before[1][name]) == name.startswith("language_models."), name
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert all("seconds/score" in entry and "seconds/rollout" not in entry for entry in log) and len(log) == 2
+
+
+def test_without_rollouts_a_generator_learns_what_the_language_models_of_its_judge_know(tmp_path):
+    def probability_after(known):
+        torch.manual_seed(0)
+        generator, reader = (
+            LSTMForCausalLM(LSTMConfig(vocab_size=8, embedding_size=8, hidden_size=8, bos_token_id=BOS))
+            for _ in range(2)
+        )
+        with torch.no_grad():
+            reader.lm_head.bias[known] += 4
+        judge = LikelihoodRatioForSequenceClassification.from_language_models(
+            [reader], start_token_id=BOS, pad_token_id=PAD
+        )
+        args = config(
+            tmp_path, num_rollouts=0, reward="logit", baseline="difference", discriminator_warmup_steps=0,
+            discriminator_steps=0, max_steps=40, max_completion_length=2, per_device_train_batch_size=16,
+            learning_rate=2e-2,
+        )  # fmt: skip
+        play(generator, judge, args, Dataset.from_dict({"input_ids": [[3, 3]] * 40}))
+        start = torch.tensor([[BOS]])
+        with torch.no_grad():
+            logits = completion_logits(generator.eval(), *[torch.full_like(start, BOS)] * 4)
+        return logits.softmax(-1)[0, 0, TARGET].item()
+
+    assert probability_after(known=TARGET) > 0.7 and probability_after(known=3) < 0.06
+
+
+def test_the_discriminator_reads_the_generator_as_it_is_now(ratio, tiny_model, tmp_path):
+    trainer = SeqGANTrainer(
+        tiny_model("lstm"), ratio(), config(tmp_path, num_rollouts=0, max_steps=3), train_dataset=texts()
+    )
+    batch = trainer.texts.first_held_out(2)
+
+    def read():
+        return trainer.discriminator.encode(batch)["generator_logps"]
+
+    before = read()
+    trainer.train()
+    assert not torch.allclose(read(), before)
+    with torch.no_grad():
+        logits = completion_logits(trainer.model.eval(), *batch.tensors())
+    expected = logits.log_softmax(-1).gather(-1, batch.completion_ids.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(read(), expected * batch.completion_mask, rtol=1e-4, atol=1e-5)
+
+
+def test_the_discriminator_reads_the_generator_at_the_temperature_at_which_it_writes(ratio, tiny_model, tmp_path):
+    args = config(tmp_path, num_rollouts=0, temperature=0.5)
+    trainer = SeqGANTrainer(tiny_model("lstm"), ratio(), args, train_dataset=texts())
+    batch = trainer.texts.first_held_out(2)
+    with torch.no_grad():
+        logits = completion_logits(trainer.model.eval(), *batch.tensors())
+    expected = (logits / 0.5).log_softmax(-1).gather(-1, batch.completion_ids.unsqueeze(-1)).squeeze(-1)
+    found = trainer.discriminator.encode(batch)["generator_logps"]
+    torch.testing.assert_close(found, expected * batch.completion_mask, rtol=1e-4, atol=1e-5)
+
+
+def test_a_discriminator_of_whole_texts_cannot_do_without_rollouts(tiny_model, tmp_path):
+    message = "its output must have `prefix_logits`, as that of LikelihoodRatioForSequenceClassification"
+    with pytest.raises(ValueError, match=f"{message}; TextCNNForSequenceClassification has none. Set `num_rollouts`"):
+        play(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path, num_rollouts=0))
+
+
+def test_a_game_without_rollouts_resumes_exactly(ratio, tiny_model, tmp_path):
+    def trainer(run):
+        args = config(
+            tmp_path, output_dir=str(tmp_path / run), max_steps=4, save_strategy="steps", save_steps=2, num_rollouts=0
+        )
+        return SeqGANTrainer(tiny_model("lstm"), ratio(), args, train_dataset=texts())
+
+    whole = trainer("whole")
+    whole.train()
+    resumed = trainer("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert resumed.state.global_step == 4
+    assert not moved(weights(whole.model), resumed.model)
+    assert not moved(weights(whole.discriminator.model), resumed.discriminator.model)
 
 
 # ---- Discriminator, rollout policy ---------------------------------------------------------------------------------
@@ -551,7 +669,17 @@ def test_bfloat16_plays_a_round(tiny_model, tmp_path):
     ("settings", "message"),
     [
         ({"discriminator_learning_rate": -1.0}, "`discriminator_learning_rate` must be above 0; got -1.0."),
-        ({"num_rollouts": 0}, "`num_rollouts` must be at least 1; got 0."),
+        ({"num_rollouts": -1}, "`num_rollouts` must be at least 0; got -1."),
+        (
+            {"num_rollouts": 0, "rollout_stride": 2},
+            "`num_rollouts=0` leaves unfinished texts to the discriminator, which judges each prefix, so "
+            "`rollout_stride` must be 1; got 2.",
+        ),
+        ({"num_rollouts": 0, "rollout_update_rate": 0.5}, "so `rollout_update_rate` must be 1; got 0.5."),
+        (
+            {"num_rollouts": 0, "discriminator_loss": "pairwise", "reward": "logit"},
+            "so `discriminator_loss` must be cross_entropy; got 'pairwise'.",
+        ),
         ({"rollout_stride": 0}, "`rollout_stride` must be at least 1; got 0."),
         ({"reward": "score"}, "`reward` must be one of probability, logit, centered_probability"),
         (
@@ -578,6 +706,8 @@ def test_bfloat16_plays_a_round(tiny_model, tmp_path):
         ({"temperature": 0.0}, "`temperature` must be above 0; got 0.0. Greedy decoding has no gradient."),
         ({"rollout_update_rate": 0.0}, "`rollout_update_rate` must be in (0, 1]; got 0.0."),
         ({"discriminator_holdout": 0.9}, "`discriminator_holdout` must be in (0, 0.5]; got 0.9."),
+        ({"discriminator_share": 0.0}, "`discriminator_share` must be in (0, 0.5]; got 0.0."),
+        ({"discriminator_share": 0.6}, "`discriminator_share` must be in (0, 0.5]; got 0.6."),
         ({"discriminator_accuracy_gate": 0.3}, "`discriminator_accuracy_gate` must be in [0.5, 1]"),
         (
             {"num_generations": 3},

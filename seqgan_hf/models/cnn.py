@@ -43,8 +43,8 @@ class TextCNNConfig(PreTrainedConfig):
         embedding_dropout (`float`, *optional*, defaults to 0.0):
             Dropout of the embeddings, in [0, 1).
         normalization (`str`, *optional*, defaults to `"none"`):
-            `"layer"` normalises the pooled features of each text (https://huggingface.co/papers/1607.06450), as in
-            ScratchGAN's discriminator; `"spectral"` divides the weight of each layer behind the embedding by its largest
+            `"layer"` normalises the pooled features of each text (https://huggingface.co/papers/1607.06450);
+            `"spectral"` divides the weight of each layer behind the embedding by its largest
             singular value (https://huggingface.co/papers/1802.05957), so that a logit can only change so fast.
         pad_token_id (`int`, *optional*):
             Tokens that a missing attention mask is derived from. `None`: without a mask, every token counts.

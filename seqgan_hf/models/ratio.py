@@ -61,6 +61,11 @@ class LikelihoodRatioConfig(PreTrainedConfig):
         for name, least in (("hidden_size", 0), ("embedding_size", 1), ("generator_hidden_size", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        if self.generator_hidden_size and not self.hidden_size:
+            raise ValueError(
+                "`generator_hidden_size` is read by the LSTM of `hidden_size`, which is 0, so there is none: set both or "
+                "neither."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must lie in [0, 1), got {self.dropout}.")
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
@@ -136,7 +141,11 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
             models (`list[PreTrainedModel]`): Causal language models with the generator's vocabulary.
             settings: More of [`LikelihoodRatioConfig`].
         """
-        config = LikelihoodRatioConfig(language_models=[model.config.to_dict() for model in models], **settings)
+        configs = [model.config.to_dict() for model in models]
+        for values in configs:
+            values.pop("_name_or_path", None)  # where it lay is nobody's business
+        # Padding is masked out, so any token may stand there.
+        config = LikelihoodRatioConfig(language_models=configs, **({"pad_token_id": 0} | settings))
         classifier = cls(config)
         for own, model in zip(classifier.language_models, models, strict=True):
             own.load_state_dict(model.state_dict())
@@ -180,6 +189,7 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
         generator_logps: torch.Tensor | None = None,
         generator_states: torch.Tensor | None = None,
         generator_mask: torch.Tensor | None = None,
+        language_logps: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> PrefixClassifierOutput:
@@ -197,6 +207,9 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
                 The generator's hidden state that predicts each token.
             generator_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 1 where the generator wrote, or could have written, the token; 0 at prompts. All by default.
+            language_logps (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Log of the mean probability of each token under the language models. Computed here if omitted, with the
+                start token before each text.
             labels (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 0 generated, 1 real.
             kwargs: Ignored.
@@ -214,12 +227,19 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
                     f"This discriminator reads the generator beside the text: `{name}` is missing. "
                     "`seqgan_hf.discriminator.Discriminator` passes it."
                 )
+        if generator_states is not None and generator_states.shape[-1] != self.config.generator_hidden_size:
+            raise ValueError(
+                f"`generator_states` must have width `generator_hidden_size`, {self.config.generator_hidden_size}; this "
+                f"generator's are {generator_states.shape[-1]} wide. Set it to that."
+            )
         if attention_mask is None:
             padding = self.config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
         counts = attention_mask if generator_mask is None else attention_mask * generator_mask
         assert generator_logps is not None
-        steps = (1 + self.correction[0]) * self._likelihood(input_ids, attention_mask)
+        if language_logps is None:
+            language_logps = self._likelihood(input_ids, attention_mask)
+        steps = (1 + self.correction[0]) * language_logps
         steps = steps - (1 + self.correction[1]) * generator_logps
         if self.config.hidden_size:
             steps = steps + self._what_is_left(input_ids, generator_states)

@@ -97,6 +97,8 @@ def test_other_labels_are_kept():
         ),
         ({"num_highway_layers": -1}, "`num_highway_layers` must be at least 0, got -1."),
         ({"dropout": 1.0}, "`dropout` must lie in [0, 1), got 1.0."),
+        ({"embedding_dropout": -0.1}, "`embedding_dropout` must lie in [0, 1), got -0.1."),
+        ({"normalization": "batch"}, "`normalization` must be none, layer or spectral, got 'batch'."),
     ],
 )
 def test_config_rejects_bad_values(arguments, message):
@@ -253,6 +255,57 @@ def test_dropout_acts_in_training_only(model):
     assert not torch.equal(model.train()(ids).logits, model(ids).logits)
 
 
+def test_dropout_of_the_embeddings_acts_in_training_only():
+    model, ids = build(embedding_dropout=0.5, dropout=0.0), torch.tensor([[5, 7, 3]])
+    torch.testing.assert_close(model(ids).logits, build(dropout=0.0)(ids).logits)
+    assert not torch.equal(model.train()(ids).logits, model(ids).logits)
+
+
+def test_the_default_has_the_weights_of_saved_models_and_no_more(model):
+    expected = ["embeddings.weight"]
+    layers = [*(f"convolutions.{index}" for index in range(4)), "highway.0.transform", "highway.0.gate", "classifier"]
+    expected += [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    assert list(model.state_dict()) == expected
+
+
+def trained(model, steps=20):
+    """Take so large steps that no weight stays near where it began."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    ids = torch.randint(VOCAB_SIZE, (8, 9), generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model.train()(ids, labels=torch.arange(8) % 2).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize(("normalization", "furthest_from_one"), [("spectral", 1e-3), ("none", None)])
+def test_spectral_normalization_holds_every_layer_at_singular_value_one(normalization, furthest_from_one):
+    model, ids = trained(build(normalization=normalization)), torch.tensor([[5, 7, 3]])
+    model.train()
+    for _ in range(200):  # each forward pass takes one step of power iteration
+        model(ids)
+    layers = [module for module in model.eval().modules() if isinstance(module, (torch.nn.Conv1d, torch.nn.Linear))]
+    largest = torch.stack([torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2) for layer in layers])
+    assert len(layers) == 4 + 2 + 1
+    distance = (largest - 1).abs().max()
+    assert distance > 0.5 if furthest_from_one is None else distance < furthest_from_one
+
+
+def test_layer_normalization_takes_size_and_level_from_the_features_of_a_text(model):
+    normalised, ids = build(normalization="layer"), torch.tensor([[5, 7, 3], [2, 2, 4]])
+    seen = []
+    normalised.highway.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        logits = normalised(ids).logits
+        for convolution in normalised.convolutions:
+            convolution.weight.mul_(100)
+            convolution.bias.mul_(100)
+        torch.testing.assert_close(normalised(ids).logits, logits, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(seen[0].mean(dim=1), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen[1].var(dim=1, correction=0), torch.ones(2), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -282,6 +335,24 @@ def test_saved_model_loads_with_equal_outputs_and_config(model, tmp_path):
     assert loaded.config.id2label == {0: "generated", 1: "real"}
     ids = torch.tensor([[5, 7, 3], [2, 2, 4]])
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("normalization", ["layer", "spectral"])
+def test_a_saved_normalised_model_loads_with_equal_outputs(normalization, tmp_path):
+    model, ids = trained(build(normalization=normalization)), torch.tensor([[5, 7, 3], [2, 2, 4]])
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert loaded.config.normalization == normalization
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.xfail(reason="`_init_weights` leaves a layer normalisation that a checkpoint lacks as the memory was.")
+def test_a_layer_normalization_missing_from_a_checkpoint_begins_as_configured(
+    model, tmp_path, nan_where_nothing_is_drawn
+):
+    model.save_pretrained(tmp_path)
+    loaded = TextCNNForSequenceClassification.from_pretrained(tmp_path, normalization="layer")
+    assert loaded.norm.weight.tolist() == [1.0] * 14 and loaded.norm.bias.tolist() == [0.0] * 14
 
 
 def test_weights_missing_from_a_checkpoint_are_drawn_as_configured(model, tmp_path):

@@ -1,0 +1,128 @@
+"""The synthetic study: what is still to run, how games are compared with their rivals, and one real small run."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import synthetic_study  # noqa: E402
+
+QUICK = [
+    "--num_texts=120", "--num_test_samples=40", "--num_validation_texts=20", "--mle_epochs=1", "--max_steps=1",
+    "--per_device_train_batch_size=8", "--discriminator_samples=4", "--discriminator_warmup_steps=1",
+    "--language_models=1", "--language_model_size=8", "--logging_steps=1",
+]  # fmt: skip
+PAGE = "".join(
+    f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in ("stages", "gains", "second_stages", "second_gains")
+)
+
+
+def curve(*points):
+    return [dict(zip(("temperature", "NLL_oracle", "NLL_test"), point, strict=True)) for point in points]
+
+
+def finished(shift, seed=1):
+    """A run of MLE whose curve is known, and a game that is better by `shift` everywhere."""
+    points = [(1.0, 9.5 + seed / 100, 7.4), (0.9, 9.2, 7.45), (0.8, 8.9, 7.6)]
+    game = [(t, quality - shift - seed / 100, nll) for t, quality, nll in points]
+    return {
+        "curves": {"MLE": curve(*points), "SeqGAN": curve(*game)},
+        "cpu_seconds": {"mle": 60.0, "language_models": 60.0, "game": 120.0},
+        "discriminator": {"auc": 0.75},
+    }
+
+
+def test_runs_that_left_their_file_are_not_made_again(tmp_path):
+    (tmp_path / "modern_2.json").write_text("{}")
+    assert synthetic_study.missing(["modern"], None, tmp_path) == [("modern", seed) for seed in (1, 3, 4, 5)]
+    assert synthetic_study.missing(["modern"], 2, tmp_path) == [("modern", 1)]
+    everything = synthetic_study.missing([], None, tmp_path)
+    assert len(everything) == sum(run.seeds for run in synthetic_study.RUNS.values()) - 1
+
+
+def test_a_control_differs_from_its_run_in_the_reward_alone(tmp_path):
+    plain, control = (synthetic_study.command(name, 3, tmp_path, "o.npz") for name in ("modern", "modern_shuffled"))
+    assert control == [*plain, "--reward_control", "shuffled"]
+    assert plain[plain.index("--oracle") + 1] == "o.npz" and plain[plain.index("--seed") + 1] == "3"
+    assert "--oracle" not in synthetic_study.command("second_modern", 1, tmp_path, "o.npz")
+
+
+def test_every_run_takes_networks_of_one_that_is_made_before():
+    for name, run in synthetic_study.RUNS.items():
+        if run.networks_of:
+            source = synthetic_study.RUNS[run.networks_of]
+            assert not source.networks_of and source.seeds >= run.seeds, name
+            assert (source.preset, source.second_oracle) == (run.preset, run.second_oracle), name
+
+
+def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
+    runs = {seed: finished(0.3, seed) for seed in (1, 2, 3)}
+    assert synthetic_study.gains(runs, runs, 0.9) == pytest.approx([0.31, 0.32, 0.33])
+    assert synthetic_study.gains(runs, {2: runs[2]}, 0.8) == pytest.approx([0.32])
+    with pytest.raises(ValueError, match=r"The curve ends at an NLL_test of 7\.6"):
+        beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
+        synthetic_study.gains(runs, beyond, 1.0)
+
+
+def test_p_is_that_of_the_paired_t_test():
+    before, after = [9.5, 9.6, 9.4, 9.7], [9.3, 9.5, 9.3, 9.4]
+    differences = [b - a for b, a in zip(before, after, strict=True)]
+    assert synthetic_study.paired_p(differences) == pytest.approx(stats.ttest_rel(before, after).pvalue)
+    assert math.isnan(synthetic_study.paired_p([0.1]))
+
+
+def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "page.md"
+    results.mkdir()
+    page.write_text(PAGE)
+    for seed in (1, 2, 3):
+        for name in ("modern", "likelihood_tuned"):
+            (results / f"{name}_{seed}.json").write_text(json.dumps(finished(0.3, seed)))
+    synthetic_study.write_page(results, page)
+    written = page.read_text()
+    assert (
+        "| SeqGAN `modern` | 3 | 9.520 +- 0.010 | 9.200 +- 0.000 | 7.400 +- 0.000 | 0.75 +- 0.00 | 4.0 +- 0.0 |"
+        in written
+    )
+    assert "| 0.320 +- 0.010 (p = 0.0003) |" in written
+    assert (results / "first_plane.png").stat().st_size > 10_000
+    again = page.read_text()
+    synthetic_study.write_page(results, page)
+    assert page.read_text() == again
+
+
+def test_times_of_resumed_runs_are_left_out():
+    whole, resumed = finished(0.1), finished(0.1)
+    resumed["cpu_seconds"]["game"] = None
+    assert synthetic_study.minutes({1: whole, 2: resumed}) == "4.0"
+    assert synthetic_study.minutes({2: resumed}) == "-"
+
+
+def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    flags = ["--only", "modern", "modern_constant", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "work")]
+    paths = ["--results", str(tmp_path / "results"), "--page", str(page), "--extra", *QUICK]
+    monkeypatch.setattr(sys, "argv", ["synthetic_study.py", *flags, *paths])
+    synthetic_study.main()
+    kept = json.loads((tmp_path / "results" / "modern_1.json").read_text())
+    assert set(kept["curves"]) == {"MLE", "SeqGAN"} and kept["wall_seconds"] > 0
+    control = json.loads((tmp_path / "results" / "modern_constant_1.json").read_text())
+    assert control["first_stage"] == kept["first_stage"] and control["curves"]["MLE"] == kept["curves"]["MLE"]
+    capsys.readouterr()
+    synthetic_study.main()
+    assert "begins" not in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_named_with_its_log(tmp_path, monkeypatch):
+    flags = ["--only", "likelihood_tuned", "--seeds", "1", "--work", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["synthetic_study.py", *flags, "--extra", "--num_texts=0"])
+    with pytest.raises(SystemExit, match=r"likelihood_tuned, seed 1, failed: see .*log\.txt"):
+        synthetic_study.main()
+    assert "`num_texts` must be at least 1" in (tmp_path / "likelihood_tuned" / "seed_1" / "log.txt").read_text()
