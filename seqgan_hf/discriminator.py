@@ -89,6 +89,13 @@ class Discriminator:
         self.processing_class = _own_tokenizer(
             vocab_size, generator_processing_class, processing_class, generator_vocab_size
         )
+        reads_generator = bool(getattr(model.config, "reads_generator", ()))
+        if self.processing_class is not None and (reads_generator or learns_prefixes):
+            raise ValueError(
+                "A discriminator that reads the generator beside the text, or judges each of its prefixes, reads the "
+                f"generator's tokens; {type(model).__name__} came with a tokenizer of its own. Leave "
+                "`discriminator_processing_class` out, and take one with the generator's vocabulary."
+            )
         self.reads_prompt = reads_prompt
         self.loss = loss
         self.batch_size = batch_size
@@ -104,7 +111,7 @@ class Discriminator:
             model.config.pad_token_id = self.processing_class.pad_token_id
         elif model.config.pad_token_id is None:
             _give_padding_token(model, pad_token_id, pad_is_a_token)
-        elif pad_token_id != model.config.pad_token_id < generator_vocab_size:
+        elif pad_token_id != model.config.pad_token_id < generator_vocab_size and not reads_generator:
             logger.warning(
                 f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
                 f"word; the generator pads with {pad_token_id}. Some classifiers take their positions from it. Set "

@@ -380,9 +380,13 @@ def _as_yaml(value: Any) -> Any:
         return value.value
     if isinstance(value, str) and value.startswith(("./", "../")):
         return str(Path(value).resolve())  # there such a path is one beside the file
+    if isinstance(value, str) and "://" in value:
+        return publishable({"url": value})["url"]  # without credentials
     if isinstance(value, list):
         return [_as_yaml(part) for part in value]
-    return value if isinstance(value, (str, int, float, bool, dict)) else None
+    if isinstance(value, dict):
+        return {name: _as_yaml(part) for name, part in value.items() if not is_secret(str(name))}
+    return value if isinstance(value, (str, int, float, bool)) else None
 
 
 def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:

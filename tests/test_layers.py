@@ -25,6 +25,7 @@ FLOORS = [
     {"pair"},
     {"trainer"},
     {"recipe"},
+    {"synthetic"},
     {"cli"},
 ]
 # Both stages report held-out NLL alike.

@@ -154,6 +154,9 @@ class TextCNNForSequenceClassification(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             init.uniform_(module.weight, -1.0, 1.0)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, (nn.Conv1d, nn.Linear)) and module.bias is not None:
             if isinstance(module, nn.Conv1d) or module is self.classifier:
                 init.trunc_normal_(module.weight, std=_INITIAL_STD, a=-2 * _INITIAL_STD, b=2 * _INITIAL_STD)

@@ -129,6 +129,10 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
             self.dropout = nn.Dropout(config.dropout)
             self.head = nn.Linear(config.hidden_size, 1)
         self.post_init()
+        for index, model in enumerate(self.language_models):
+            assert isinstance(model, PreTrainedModel)
+            tied, place = model.all_tied_weights_keys, f"language_models.{index}."
+            self.all_tied_weights_keys |= {place + name: place + source for name, source in tied.items()}
 
     @classmethod
     def from_language_models(
@@ -159,14 +163,18 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
             init.zeros_(self.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=0.1)
+        elif isinstance(module, nn.LSTM):
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
         elif module is getattr(self, "head", None):
             init.zeros_(module.weight)  # it begins as the likelihood ratio alone
             init.zeros_(module.bias)
 
     def train(self, mode: bool = True) -> "LikelihoodRatioForSequenceClassification":
-        """Switch dropout on or off; the language models' stays off."""
+        """Switch dropout on or off; the language models' stays off, and they learn nothing."""
         super().train(mode)
-        self.language_models.eval()
+        self.language_models.eval().requires_grad_(False)
         return self
 
     def get_input_embeddings(self) -> nn.Module:

@@ -346,7 +346,6 @@ def test_a_saved_normalised_model_loads_with_equal_outputs(normalization, tmp_pa
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
 
 
-@pytest.mark.xfail(reason="`_init_weights` leaves a layer normalisation that a checkpoint lacks as the memory was.")
 def test_a_layer_normalization_missing_from_a_checkpoint_begins_as_configured(
     model, tmp_path, nan_where_nothing_is_drawn
 ):
