@@ -11,7 +11,7 @@ from torch import nn
 from .blockwise import TokenValues, logps_at_temperatures, token_loss
 from .completions import Completions
 from .heads import split_head, without_head
-from .masking import positions_from_mask
+from .masking import counting_first, positions_from_mask
 from .states import dropout_off
 
 
@@ -368,7 +368,7 @@ def generator_view(
         longest = max(int(texts.lengths.max()), 1)
         return {name: tensor[:, :longest] for name, tensor in view.items()}
     mask = torch.cat([texts.prompt_mask, texts.completion_mask], dim=1)
-    order = mask.sort(dim=1, descending=True, stable=True).indices[:, : max(int(mask.sum(dim=1).max()), 1)]
+    order = counting_first(mask)
 
     def behind_prompt(tensor: torch.Tensor) -> torch.Tensor:
         zeros = tensor.new_zeros(len(tensor), texts.prompt_ids.shape[1], *tensor.shape[2:])

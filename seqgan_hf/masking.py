@@ -67,6 +67,21 @@ def masked_whiten(values: torch.Tensor, mask: torch.Tensor, eps: float = 1e-8) -
     return centred * torch.rsqrt(variance + eps)
 
 
+def counting_first(mask: torch.Tensor) -> torch.Tensor:
+    """
+    Return where the tokens that count stand in each row, in their order, and behind them what fills the row.
+
+    Args:
+        mask (`torch.Tensor` of shape `(batch_size, length)`): 1 where a token counts.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, longest)`: column numbers, `longest >= 1`.
+    """
+    # A stable sort of the mask keeps the order of the tokens: no Python loop over rows.
+    longest = max(int(mask.sum(dim=1).max()), 1)
+    return mask.sort(dim=1, descending=True, stable=True).indices[:, :longest]
+
+
 def left_align(ids: torch.Tensor, mask: torch.Tensor, pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Move the tokens that count to the front of each row, in their order, and cut what no row needs.
@@ -79,9 +94,6 @@ def left_align(ids: torch.Tensor, mask: torch.Tensor, pad_token_id: int) -> tupl
     Returns:
         `tuple` of two `torch.Tensor` of shape `(batch_size, longest)`: right-padded ids and their mask, `longest >= 1`.
     """
-    # A stable sort of the mask keeps the order of the tokens: no Python loop over rows.
-    order = mask.sort(dim=1, descending=True, stable=True).indices
-    longest = max(int(mask.sum(dim=1).max()), 1)
-    aligned_mask = mask.gather(1, order)[:, :longest]
-    aligned_ids = ids.gather(1, order)[:, :longest]
+    order = counting_first(mask)
+    aligned_mask, aligned_ids = mask.gather(1, order), ids.gather(1, order)
     return aligned_ids.masked_fill(aligned_mask == 0, pad_token_id), aligned_mask

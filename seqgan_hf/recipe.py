@@ -359,18 +359,19 @@ def write_config(args: Any, config: SeqGANConfig) -> None:
         args (`Any`): The recipe's dataclass.
         config (`SeqGANConfig`): The game's.
     """
-    changed: dict[str, Any] = {}
+    # Another start of this run is not a resumption of it, and it is one of its seeds.
+    left_out = ("resume_from_checkpoint", "seeds")
+    settings: dict[str, Any] = {}
     for part in (args, config):
         for option in dataclasses.fields(part):
             default = option.default_factory() if callable(option.default_factory) else option.default
             value = getattr(part, option.name, None)
-            if option.init and value != default and not is_secret(option.name):
-                changed[option.name] = _as_yaml(value)
-    # Another start of this run is not a resumption of it, and it is one of its seeds.
-    again = {name: value for name, value in changed.items() if name not in ("resume_from_checkpoint", "seeds")}
+            if not option.init or value == default or is_secret(option.name) or option.name in left_out:
+                continue
+            if (written := _as_yaml(value)) not in (None, [], {}):
+                settings[option.name] = written
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {name: value for name, value in again.items() if value not in (None, [], {})}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
