@@ -73,6 +73,10 @@ RUNS: dict[str, Run] = {
         "modern", flags=("--game", "false", "--mle_weight_decay", "0", "--discriminator_data", "same")
     ),
     "likelihood_tuned": Run("modern", flags=("--game", "false", "--discriminator_data", "same")),
+    "likelihood_wide": Run(
+        "modern",
+        flags=("--game", "false", "--discriminator_data", "same", "--hidden_size", "64", "--embedding_size", "64"),
+    ),
     **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
     **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS},
     "modern_frozen": Run("modern", 3, ("--discriminator_steps", "0", "--discriminator_warmup_steps", "0"), "modern"),
@@ -204,24 +208,30 @@ def paired_p(differences: Sequence[float]) -> float:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
+def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the curve of a run's last checkpoint: of its game, or of maximum likelihood where it played none."""
+    curves: dict[str, list[dict[str, float]]] = run["curves"]
+    return curves.get("SeqGAN", curves["MLE"])
+
+
 def gains(
     runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]], temperature: float
 ) -> list[float]:
     """
-    Compare games with a rival's temperature curve at equal NLL_test, seed by seed.
+    Compare runs with a rival's temperature curve at equal NLL_test, seed by seed.
 
     Args:
-        runs (`Mapping`): The games, by seed.
+        runs (`Mapping`): Games or other models, by seed.
         rivals (`Mapping`): Runs with a curve of maximum likelihood, by seed, on the same texts.
         temperature (`float`): Of the rival: its NLL_test there is where both are compared.
 
     Returns:
-        `list[float]`: NLL_oracle of the rival less that of the game, nats per token; above 0 the game is better.
+        `list[float]`: NLL_oracle of the rival less that of the game, nats per token; above 0 the run is better.
     """
     found = []
     for seed in sorted(set(runs) & set(rivals)):
         (point,) = [p for p in rivals[seed]["curves"]["MLE"] if p["temperature"] == temperature]
-        found.append(point["NLL_oracle"] - quality_at(runs[seed]["curves"]["SeqGAN"], point["NLL_test"]))
+        found.append(point["NLL_oracle"] - quality_at(last_stage(runs[seed]), point["NLL_test"]))
     return found
 
 
@@ -230,6 +240,7 @@ def gains(
 _TITLES = {
     "likelihood_early": "MLE, stopped early",
     "likelihood_tuned": "MLE, weight decay 0.3, stopped early",
+    "likelihood_wide": "MLE, the same at twice the width (64)",
     "faithful": "SeqGAN `faithful`",
     "modern": "SeqGAN `modern`",
     "modern_frozen": "`modern`, D frozen",
@@ -244,13 +255,13 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
         runs = found.get(prefix + name)
         if not runs:
             continue
-        stage = "SeqGAN" if all("SeqGAN" in run["curves"] for run in runs.values()) else "MLE"
-        ends = [at_temperature_1(run["curves"][stage]) for run in runs.values()]
+        games = all("SeqGAN" in run["curves"] for run in runs.values())
+        ends = [at_temperature_1(last_stage(run)) for run in runs.values()]
         starts = [at_temperature_1(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
         aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
         rows.append(
             [
-                title, str(len(runs)), mean_and_deviation(starts) if stage == "SeqGAN" else "",
+                title, str(len(runs)), mean_and_deviation(starts) if games else "",
                 *(mean_and_deviation([end[key] for end in ends]) for key in ("NLL_oracle", "NLL_test")),
                 mean_and_deviation(aucs, 2) if aucs else "", minutes(runs),
             ]
@@ -270,12 +281,12 @@ def minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: str = "") -> str:
-    """Compare games with the tuned rival's temperature curve: at its NLL_test, how much better are the samples?"""
+    """Compare runs with the tuned rival's temperature curve: at its NLL_test, how much better are the samples?"""
     rivals = found.get(prefix + "likelihood_tuned", {})
     temperatures = (1.0, 0.9, 0.8)
     rows = []
     for name, title in _TITLES.items():
-        runs = {seed: run for seed, run in found.get(prefix + name, {}).items() if "SeqGAN" in run["curves"]}
+        runs = found.get(prefix + name, {}) if name != "likelihood_tuned" else {}
         cells = []
         for temperature in temperatures if runs and rivals else ():
             try:
@@ -297,6 +308,7 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, pre
         ("faithful", "MLE", "MLE, overfitted as in the paper"),
         ("likelihood_early", "MLE", "MLE, stopped early"),
         ("likelihood_tuned", "MLE", "MLE, weight decay, stopped early"),
+        ("likelihood_wide", "MLE", "MLE, the same at twice the width"),
         ("faithful", "SeqGAN", "SeqGAN faithful"),
         ("faithful_constant", "SeqGAN", "faithful, constant reward"),
         ("modern", "SeqGAN", "SeqGAN modern"),

@@ -65,6 +65,8 @@ def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
     runs = {seed: finished(0.3, seed) for seed in (1, 2, 3)}
     assert synthetic_study.gains(runs, runs, 0.9) == pytest.approx([0.31, 0.32, 0.33])
     assert synthetic_study.gains(runs, {2: runs[2]}, 0.8) == pytest.approx([0.32])
+    without_a_game = {1: {"curves": {"MLE": curve((1.0, 9.2, 7.35), (0.8, 8.8, 7.45))}}}
+    assert synthetic_study.gains(without_a_game, runs, 1.0) == pytest.approx([9.51 - 9.0])
     with pytest.raises(ValueError, match=r"The curve ends at an NLL_test of 7\.6"):
         beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
         synthetic_study.gains(runs, beyond, 1.0)
