@@ -49,7 +49,6 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
             print(f"{config.output_dir} is finished.")
             return before
     write_config(args, config)
-    began = time.process_time()
     text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
     bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
     real = sample_texts(oracle, text_format, bounds[-1], config.seed)
@@ -101,7 +100,6 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     report["discriminator"] = verdict()
     # Of a resumed game, the earlier part is not known.
     report["cpu_seconds"]["game"] = None if checkpoint else game_seconds
-    report["cpu_seconds"]["all"] = None if checkpoint else time.process_time() - began
     if is_matplotlib_available():
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
     finish(trainer, report, caption)

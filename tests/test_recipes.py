@@ -105,8 +105,7 @@ def test_seeds_in_a_row_are_kept_apart_and_an_interrupted_one_goes_on(quick, tmp
             table = {"NLL_oracle": curve[0]["NLL_oracle"], "NLL_test": curve[0]["NLL_test"]}
             assert metrics["stages"][stage] == table
         assert set(metrics["discriminator"]) == {"accuracy_real", "accuracy_generated", "accuracy", "auc"}
-        assert 0 < metrics["cpu_seconds"]["mle"] < metrics["cpu_seconds"]["all"]
-        assert 0 < metrics["cpu_seconds"]["game"] < metrics["cpu_seconds"]["all"]
+        assert metrics["cpu_seconds"]["mle"] > 0 and metrics["cpu_seconds"]["game"] > 0
         assert metrics["cpu_seconds"]["language_models"] == 0
         assert (metrics["settings"]["num_texts"], metrics["settings"]["max_steps"]) == (24, 2)
 
@@ -119,7 +118,7 @@ def test_seeds_in_a_row_are_kept_apart_and_an_interrupted_one_goes_on(quick, tmp
     assert "Stage 1" not in printed and "no checkpoint" not in printed
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == changed
     again = json.loads((interrupted / "metrics.json").read_text())
-    assert (again["cpu_seconds"]["game"], again["cpu_seconds"]["all"]) == (None, None)
+    assert again["cpu_seconds"]["game"] is None
     for part in ("stages", "curves", "discriminator"):
         assert again[part] == first[1][part], part
 
