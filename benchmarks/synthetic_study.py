@@ -130,6 +130,7 @@ def command(name: str, seed: int, folder: Path, oracle: str | None, extra: Seque
 def make(name: str, seed: int, args: Namespace) -> None:
     """Make one run, and keep its small metrics file."""
     run, folder = RUNS[name], args.work / name / f"seed_{seed}"
+    interrupted = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if run.networks_of:
         for network in (args.work / run.networks_of / f"seed_{seed}").glob("mle*"):
@@ -143,7 +144,8 @@ def make(name: str, seed: int, args: Namespace) -> None:
         subprocess.run(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
     report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     kept = {key: report[key] for key in KEPT if key in report}
-    kept |= {"wall_seconds": time.perf_counter() - began, "commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
+    wall_seconds = None if interrupted else time.perf_counter() - began  # of an earlier call it is not known
+    kept |= {"wall_seconds": wall_seconds, "commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
     args.results.mkdir(parents=True, exist_ok=True)
     path = args.results / f"{name}_{seed}.json"
     path.write_text(json.dumps(rounded(kept), indent=1) + "\n", encoding="utf-8")
@@ -263,21 +265,27 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
             [
                 title, str(len(runs)), mean_and_deviation(starts) if games else "",
                 *(mean_and_deviation([end[key] for end in ends]) for key in ("NLL_oracle", "NLL_test")),
-                mean_and_deviation(aucs, 2) if aucs else "", minutes(runs),
+                mean_and_deviation(aucs, 2) if aucs else "", cpu_minutes(runs), wall_minutes(runs),
             ]
         )  # fmt: skip
-    columns = ["", "seeds", "its MLE: NLL_oracle", "NLL_oracle", "NLL_test", "AUC of D, held out", "CPU minutes"]
-    return markdown_table(columns, rows)
+    measured = ["its MLE: NLL_oracle", "NLL_oracle", "NLL_test", "AUC of D, held out"]
+    return markdown_table(["", "seeds", *measured, "CPU minutes", "wall minutes"], rows)
 
 
-def minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
+def cpu_minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Write the CPU minutes of runs, maximum likelihood included and measuring left out, where all are known."""
     totals = []
     for run in runs.values():
         parts = [run["cpu_seconds"].get(part, 0.0) for part in ("mle", "language_models", "game")]
         if None not in parts:
             totals.append(sum(parts) / 60)
-    return mean_and_deviation(totals, 1) if totals else "-"
+    return mean_and_deviation(totals, 1)
+
+
+def wall_minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Write the minutes that runs took by the clock, measuring included, where they were not interrupted."""
+    known = [run["wall_seconds"] / 60 for run in runs.values() if run["wall_seconds"] is not None]
+    return mean_and_deviation(known, 1)
 
 
 def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: str = "") -> str:
