@@ -54,7 +54,8 @@ def pretrain_generator(
         patience (`int`): Stop after so many epochs without a new best; 0 trains all epochs and keeps the last state.
         max_grad_norm (`float`): Gradients are clipped to this norm; the default is the authors' code.
         seed (`int`): Of the order of the texts.
-        **training_arguments: More of `transformers.TrainingArguments`. One process uses one GPU.
+        **training_arguments: More of `transformers.TrainingArguments`. One process uses one GPU. accelerate keeps one
+            precision for all of a process, so `bf16` must be that of a `SeqGANConfig` that is there already.
 
     Returns:
         `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.

@@ -274,7 +274,8 @@ def likelihood_stage(
 
     Args:
         args (`TextRecipeArguments` or `SyntheticRecipeArguments`): Settings of this stage.
-        config (`SeqGANConfig`): Settings of the game, which say what texts this stage may see.
+        config (`SeqGANConfig`): Settings of the game, which say what texts this stage may see, in what precision and
+            on what device it runs.
         generator (`PreTrainedModel`): Trained in place.
         train, validation (`Dataset`): Real texts.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Kept beside it.
@@ -310,6 +311,8 @@ def likelihood_stage(
         seed=config.seed,
         weight_decay=args.mle_weight_decay,
         disable_tqdm=config.disable_tqdm,
+        # accelerate keeps one precision and one device for all of a process.
+        **{setting: getattr(config, setting) for setting in ("bf16", "tf32", "use_cpu")},
     )
     metrics["cpu_seconds"] = time.process_time() - began
     shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
