@@ -218,7 +218,7 @@ def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
 
 def gains(
     runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]], temperature: float
-) -> list[float]:
+) -> list[float] | None:
     """
     Compare runs with a rival's temperature curve at equal NLL_test, seed by seed.
 
@@ -228,12 +228,16 @@ def gains(
         temperature (`float`): Of the rival: its NLL_test there is where both are compared.
 
     Returns:
-        `list[float]`: NLL_oracle of the rival less that of the game, nats per token; above 0 the run is better.
+        `list[float]`: NLL_oracle of the rival less that of the run, nats per token; above 0 the run is better. `None`
+        where no temperature takes every seed of the runs to an NLL_test as low as the rival's.
     """
     found = []
     for seed in sorted(set(runs) & set(rivals)):
         (point,) = [p for p in rivals[seed]["curves"]["MLE"] if p["temperature"] == temperature]
-        found.append(point["NLL_oracle"] - quality_at(last_stage(runs[seed]), point["NLL_test"]))
+        curve = last_stage(runs[seed])
+        if min(p["NLL_test"] for p in curve) > point["NLL_test"]:
+            return None
+        found.append(point["NLL_oracle"] - quality_at(curve, point["NLL_test"]))
     return found
 
 
@@ -297,9 +301,8 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
         runs = found.get(prefix + name, {}) if name != "likelihood_tuned" else {}
         cells = []
         for temperature in temperatures if runs and rivals else ():
-            try:
-                values = gains(runs, rivals, temperature)
-            except ValueError:
+            values = gains(runs, rivals, temperature)
+            if values is None:
                 cells.append("not reached")
                 continue
             p = paired_p(values)

@@ -178,16 +178,20 @@ def quality_at(curve: Sequence[Mapping[str, float]], nll_test: float) -> float:
         nll_test (`float`): Nats per token. Between two points of the curve lies a straight line.
 
     Returns:
-        `float`: nats per token. Temperatures above that of the lowest NLL_test cost both, and are left out. Below that
-        NLL_test, which no temperature reaches, the NLL_oracle there is returned.
+        `float`: nats per token. Temperatures above that of the lowest NLL_test cost both, and are left out.
 
     Raises:
-        ValueError: If the curve ends before `nll_test`.
+        ValueError: If `nll_test` is below what any temperature reaches, or above where the curve ends.
     """
     best = min(curve, key=lambda point: point["NLL_test"])
     arm = sorted(
         (point for point in curve if point["temperature"] <= best["temperature"]), key=lambda point: point["NLL_test"]
     )
+    if nll_test < best["NLL_test"]:
+        raise ValueError(
+            f"The lowest NLL_test of the curve is {best['NLL_test']:.4f}; {nll_test:.4f} lies below, and no temperature "
+            "reaches it. Compare at a higher one."
+        )
     if nll_test > arm[-1]["NLL_test"]:
         raise ValueError(
             f"The curve ends at an NLL_test of {arm[-1]['NLL_test']:.4f}; {nll_test:.4f} lies beyond. Measure lower "

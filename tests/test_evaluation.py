@@ -209,14 +209,22 @@ CURVE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("nll_test", "nll_oracle"), [(4.0, 8.0), (4.25, 7.25), (4.5, 6.5), (5.0, 6.0), (6.0, 5.0), (3.0, 8.0)]
-)
+@pytest.mark.parametrize(("nll_test", "nll_oracle"), [(4.0, 8.0), (4.25, 7.25), (4.5, 6.5), (5.0, 6.0), (6.0, 5.0)])
 def test_quality_is_read_off_between_temperatures(nll_test, nll_oracle):
     assert quality_at(CURVE, nll_test) == pytest.approx(nll_oracle)
 
 
-def test_quality_beyond_the_coldest_temperature_is_not_guessed():
-    message = "The curve ends at an NLL_test of 6.0000; 6.1000 lies beyond. Measure lower temperatures, too."
+@pytest.mark.parametrize(
+    ("nll_test", "message"),
+    [
+        (6.1, "The curve ends at an NLL_test of 6.0000; 6.1000 lies beyond. Measure lower temperatures, too."),
+        (
+            3.9,
+            "The lowest NLL_test of the curve is 4.0000; 3.9000 lies below, and no temperature reaches it. Compare at a "
+            "higher one.",
+        ),
+    ],
+)
+def test_quality_beyond_the_ends_of_a_curve_is_not_guessed(nll_test, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        quality_at(CURVE, 6.1)
+        quality_at(CURVE, nll_test)

@@ -73,6 +73,15 @@ def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
         synthetic_study.gains(runs, beyond, 1.0)
 
 
+def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_path):
+    narrow = {1: {"curves": {"MLE": curve((1.0, 8.0, 7.41), (0.8, 7.0, 8.0))}}}
+    rivals = {1: finished(0.3)}
+    assert synthetic_study.gains(narrow, rivals, 1.0) is None
+    assert synthetic_study.gains(narrow, rivals, 0.9) == pytest.approx([9.2 - (8.0 - 0.04 / 0.59)])
+    table = synthetic_study.gains_table({"likelihood_early": narrow, "likelihood_tuned": rivals})
+    assert "| MLE, stopped early | 1 | not reached | 1.268 |" in table
+
+
 def test_p_is_that_of_the_paired_t_test():
     before, after = [9.5, 9.6, 9.4, 9.7], [9.3, 9.5, 9.3, 9.4]
     differences = [b - a for b, a in zip(before, after, strict=True)]
