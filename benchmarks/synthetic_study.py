@@ -312,10 +312,9 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
     return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
 
 
-def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, prefix: str = "") -> None:
-    """Draw the plane of quality and diversity, means over seeds."""
-    curves = {}
-    for name, stage, label in (
+# Pictures, with the run, the stage and the label of each curve. The second is a close-up of the first, with the controls.
+PLANES = {
+    "plane": (
         ("faithful", "MLE", "MLE, overfitted as in the paper"),
         ("likelihood_early", "MLE", "MLE, stopped early"),
         ("likelihood_tuned", "MLE", "MLE, weight decay, stopped early"),
@@ -323,14 +322,29 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, pre
         ("faithful", "SeqGAN", "SeqGAN faithful"),
         ("faithful_constant", "SeqGAN", "faithful, constant reward"),
         ("modern", "SeqGAN", "SeqGAN modern"),
-        ("modern_shuffled", "SeqGAN", "modern, shuffled reward"),
-    ):
-        runs = found.get(prefix + name)
-        if runs:
-            curves[label] = mean_curve([run["curves"][stage] for run in runs.values()])
-    if curves:
-        folder.mkdir(parents=True, exist_ok=True)
-        plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}plane.png")
+    ),
+    "closeup": (
+        ("likelihood_tuned", "MLE", "MLE, weight decay, stopped early"),
+        ("likelihood_wide", "MLE", "MLE, the same at twice the width"),
+        ("modern", "MLE", "MLE where modern begins (95 % of the texts)"),
+        ("modern", "SeqGAN", "SeqGAN modern"),
+        ("modern_frozen", "SeqGAN", "modern, D frozen"),
+        *((f"modern_{name}", "SeqGAN", f"modern, reward {name}") for name in CONTROLS),
+    ),
+}
+
+
+def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, prefix: str = "") -> None:
+    """Draw the plane of quality and diversity, and a close-up: means over seeds."""
+    for picture, wanted in PLANES.items():
+        curves = {
+            label: mean_curve([run["curves"][stage] for run in found[prefix + name].values()])
+            for name, stage, label in wanted
+            if prefix + name in found
+        }
+        if curves:
+            folder.mkdir(parents=True, exist_ok=True)
+            plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}{picture}.png")
 
 
 def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

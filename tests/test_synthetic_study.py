@@ -101,7 +101,8 @@ def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
     likelihoods = "9.520 +- 0.010 | 9.200 +- 0.000 | 7.400 +- 0.000"
     assert f"| SeqGAN `modern` | 3 | {likelihoods} | 0.75 +- 0.00 | 4.0 +- 0.0 | 5.0 +- 0.0 |" in written
     assert "| 0.320 +- 0.010 (p = 0.0003) |" in written
-    assert (results / "first_plane.png").stat().st_size > 10_000
+    for picture in ("first_plane.png", "first_closeup.png"):
+        assert (results / picture).stat().st_size > 10_000
     again = page.read_text()
     synthetic_study.write_page(results, page)
     assert page.read_text() == again
