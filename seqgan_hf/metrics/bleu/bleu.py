@@ -1,17 +1,12 @@
-"""
-BLEU of free text: every hypothesis against a whole corpus, as SeqGAN reports it.
-
-`evaluate.load` copies this one file into its module cache, so it imports nothing from the package.
-"""
+"""BLEU of free text: every hypothesis against a whole corpus, as SeqGAN reports it."""
 
 import math
-import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import datasets
-import evaluate
+from seqgan_hf.metrics import texts
+from seqgan_hf.metrics.texts import ngrams
 
 SMOOTHINGS = ("none", "epsilon", "add_one")
 EPSILON = 0.1  # the default of NLTK's SmoothingFunction, and of the "floor" smoothing of sacrebleu
@@ -59,41 +54,6 @@ Examples:
     >>> bleu.compute(predictions=["a b c d"], reference_corpus=["a b c e", "b c d"], max_order=2)
     {'bleu': 1.0, 'bleu2': 1.0}
 """
-
-
-def tokenize(text: str | list[str] | tuple[str, ...], argument: str) -> list[str]:
-    """
-    The tokens of one text: a string split at white space, a list or tuple as it is.
-
-    Raises:
-        TypeError: If `text`, an element of the argument called `argument`, is neither.
-    """
-    if isinstance(text, str):
-        return text.split()
-    # Token ids would otherwise be cast to strings on one side only, and nothing would match.
-    if isinstance(text, list | tuple) and all(isinstance(token, str) for token in text):
-        return list(text)
-    raise TypeError(
-        f"`{argument}` must hold strings or lists of string tokens, got {reprlib.repr(text)}. "
-        "Decode token ids, or turn each into a string."
-    )
-
-
-def tokenize_all(texts: Iterable[str | list[str] | tuple[str, ...]], argument: str) -> list[list[str]]:
-    """
-    The tokens of every text.
-
-    Raises:
-        TypeError: If `texts` is a single string, or an element is neither a string nor a list of strings.
-    """
-    if isinstance(texts, str):
-        raise TypeError(f"`{argument}` must be a list of texts, got the one string {reprlib.repr(texts)}.")
-    return [tokenize(text, argument) for text in texts]
-
-
-def ngrams(tokens: list[str], order: int) -> Iterator[tuple[str, ...]]:
-    """The n-grams of length `order`, in their order of appearance; none if there are fewer tokens than that."""
-    return zip(*(tokens[start:] for start in range(order)), strict=False)
 
 
 def count_clips(
@@ -184,7 +144,7 @@ def sentence_bleu(
     ]
 
 
-class Bleu(evaluate.Metric):
+class Bleu(texts.TextMetric):
     """
     Mean sentence BLEU of hypotheses that all have a whole corpus as their references.
 
@@ -193,16 +153,10 @@ class Bleu(evaluate.Metric):
     `references` to be as many as the predictions.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_INPUTS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("string"))}),
-            reference_urls=["https://aclanthology.org/P02-1040", "https://huggingface.co/papers/1609.05473"],
-        )
-
-    # `evaluate` appends _INPUTS_DESCRIPTION to the docstrings of compute, add_batch and add.
+    about = _DESCRIPTION
+    inputs = _INPUTS_DESCRIPTION
+    bibtex = _CITATION
+    urls = ("https://aclanthology.org/P02-1040", "https://huggingface.co/papers/1609.05473")
 
     def compute(
         self,
@@ -213,29 +167,11 @@ class Bleu(evaluate.Metric):
         smoothing: str = "none",
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 1:
-            raise ValueError(f"`max_order` must be an integer of at least 1, got {max_order!r}.")
+        texts.check_order(max_order)
         if smoothing not in SMOOTHINGS:
             raise ValueError(f"`smoothing` must be one of {', '.join(map(repr, SMOOTHINGS))}, got {smoothing!r}.")
-        corpus = [] if reference_corpus is None else tokenize_all(reference_corpus, "reference_corpus")
-        if not corpus:
-            raise ValueError("`reference_corpus` must hold at least one text; every prediction is scored against all.")
-        if predictions is not None:
-            self.add_batch(predictions=predictions)
-        if self.writer is None:
-            raise ValueError("`predictions` must hold at least one text; the mean over none is undefined.")
-        # Everything was checked above: an error inside super() would leave the lock of the cache file taken.
-        return super().compute(reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
-
-    def add_batch(self, *, predictions: Sequence[Any]) -> None:
-        """Keep hypotheses for `compute`."""
-        tokens = tokenize_all(predictions, "predictions")
-        if tokens:
-            super().add_batch(predictions=tokens)
-
-    def add(self, *, prediction: Any) -> None:
-        """Keep one hypothesis for `compute`."""
-        super().add(prediction=tokenize(prediction, "prediction"))
+        corpus = texts.tokenize_corpus(reference_corpus, "reference_corpus", "every prediction is scored against all.")
+        return self.measure(predictions, reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
 
     def _compute(
         self, *, predictions: list[list[str]], reference_corpus: list[list[str]], max_order: int, smoothing: str

@@ -1,0 +1,129 @@
+"""
+What metrics of generated texts share: tokens, n-grams, and how texts are taken in and checked.
+
+`evaluate.load` copies a metric's file into its module cache and leaves this one behind, so metrics import it by its full
+name, and seqgan_hf must be installed where they are loaded by path.
+"""
+
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+
+
+def tokenize(text: str | list[str] | tuple[str, ...], argument: str) -> list[str]:
+    """
+    The tokens of one text: a string split at white space, a list or tuple as it is.
+
+    Raises:
+        TypeError: If `text`, an element of the argument called `argument`, is neither.
+    """
+    if isinstance(text, str):
+        return text.split()
+    # Token ids would otherwise be cast to strings on one side only, and nothing would match.
+    if isinstance(text, list | tuple) and all(isinstance(token, str) for token in text):
+        return list(text)
+    raise TypeError(
+        f"`{argument}` must hold strings or lists of string tokens, got {reprlib.repr(text)}. "
+        "Decode token ids, or turn each into a string."
+    )
+
+
+def tokenize_all(texts: Iterable[str | list[str] | tuple[str, ...]], argument: str) -> list[list[str]]:
+    """
+    The tokens of every text.
+
+    Raises:
+        TypeError: If `texts` is a single string, or an element is neither a string nor a list of strings.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"`{argument}` must be a list of texts, got the one string {reprlib.repr(texts)}.")
+    return [tokenize(text, argument) for text in texts]
+
+
+def ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
+    """The n-grams of length `order`, in their order of appearance; none if there are fewer tokens than that."""
+    return zip(*(tokens[start:] for start in range(order)), strict=False)
+
+
+def check_order(max_order: int) -> None:
+    """
+    Check the length of the longest n-gram.
+
+    Raises:
+        ValueError: If it is not an integer of at least 1.
+    """
+    if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 1:
+        raise ValueError(f"`max_order` must be an integer of at least 1, got {max_order!r}.")
+
+
+def tokenize_corpus(corpus: Sequence[Any] | None, argument: str, purpose: str) -> list[list[str]]:
+    """
+    The tokens of a corpus beside the generated texts.
+
+    Args:
+        corpus (`Sequence`, *optional*): Strings or lists of tokens.
+        argument (`str`): What the caller calls it.
+        purpose (`str`): The end of the sentence that an empty corpus gets.
+
+    Raises:
+        TypeError: If it is a single string, or holds anything but texts.
+        ValueError: If it is missing or empty.
+    """
+    texts = [] if corpus is None else tokenize_all(corpus, argument)
+    if not texts:
+        raise ValueError(f"`{argument}` must hold at least one text; {purpose}")
+    return texts
+
+
+class TextMetric(evaluate.Metric):
+    """
+    An `evaluate` metric of generated texts, given as strings or lists of string tokens.
+
+    A subclass describes itself in the class variables, and calls `measure` at the end of its `compute`, with everything
+    checked: an error inside `evaluate` would leave the lock of its cache file taken, and what was added before is kept.
+    """
+
+    # Not named as the properties of `evaluate`, which read them through `_info`.
+    about: ClassVar[str]
+    inputs: ClassVar[str]
+    bibtex: ClassVar[str]
+    urls: ClassVar[tuple[str, ...]]
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.about,
+            citation=self.bibtex,
+            inputs_description=self.inputs,
+            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("string"))}),
+            reference_urls=list(self.urls),
+        )
+
+    # `evaluate` appends the description of the inputs to the docstrings of compute, add_batch and add.
+
+    def measure(self, predictions: Sequence[Any] | None, **settings: Any) -> dict[str, float] | None:
+        """
+        Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first.
+
+        Raises:
+            TypeError: If a prediction is neither a string nor a list of strings.
+            ValueError: If there are none.
+        """
+        if predictions is not None:
+            self.add_batch(predictions=predictions)
+        if self.writer is None:
+            raise ValueError("`predictions` must hold at least one text; the mean over none is undefined.")
+        scores: dict[str, float] | None = super().compute(**settings)
+        return scores
+
+    def add_batch(self, *, predictions: Sequence[Any]) -> None:
+        """Keep texts for `compute`."""
+        tokens = tokenize_all(predictions, "predictions")
+        if tokens:
+            super().add_batch(predictions=tokens)
+
+    def add(self, *, prediction: Any) -> None:
+        """Keep one text for `compute`."""
+        super().add(prediction=tokenize(prediction, "prediction"))
