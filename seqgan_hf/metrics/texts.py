@@ -103,18 +103,29 @@ class TextMetric(evaluate.Metric):
 
     # `evaluate` appends the description of the inputs to the docstrings of compute, add_batch and add.
 
-    def measure(self, predictions: Sequence[Any] | None, **settings: Any) -> dict[str, float] | None:
+    def measure(
+        self, predictions: Sequence[Any] | None, *, fewest: int = 1, **settings: Any
+    ) -> dict[str, float] | None:
         """
         Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first.
 
+        Args:
+            predictions (`Sequence`, *optional*): Strings or lists of tokens.
+            fewest (`int`): How many texts there must be.
+            **settings: For `_compute`.
+
         Raises:
             TypeError: If a prediction is neither a string nor a list of strings.
-            ValueError: If there are none.
+            ValueError: If there are too few.
         """
-        if predictions is not None:
-            self.add_batch(predictions=predictions)
-        if self.writer is None:
+        tokens = [] if predictions is None else tokenize_all(predictions, "predictions")
+        number = len(self) + len(tokens)
+        if number == 0:
             raise ValueError("`predictions` must hold at least one text; the mean over none is undefined.")
+        if number < fewest:
+            raise ValueError(f"`predictions` must hold at least {fewest} texts, to be compared; got {number}.")
+        if tokens:
+            super().add_batch(predictions=tokens)
         scores: dict[str, float] | None = super().compute(**settings)
         return scores
 

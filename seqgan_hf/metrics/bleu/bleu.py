@@ -56,6 +56,17 @@ Examples:
 """
 
 
+def check_smoothing(smoothing: str) -> None:
+    """
+    Check the name of a smoothing.
+
+    Raises:
+        ValueError: If it is none of `SMOOTHINGS`.
+    """
+    if smoothing not in SMOOTHINGS:
+        raise ValueError(f"`smoothing` must be one of {', '.join(map(repr, SMOOTHINGS))}, got {smoothing!r}.")
+
+
 def count_clips(
     hypotheses: Iterable[list[str]], corpus: Iterable[list[str]], max_order: int
 ) -> dict[tuple[str, ...], int]:
@@ -144,6 +155,20 @@ def sentence_bleu(
     ]
 
 
+def mean_scores(scores: Sequence[Sequence[float]], name: str) -> dict[str, float]:
+    """
+    The means over texts, as the metric called `name` reports them: of the longest order, and of each from 2 on.
+
+    Args:
+        scores (`Sequence[Sequence[float]]`):
+            What `sentence_bleu` returned for each text, at least one.
+        name (`str`):
+            The key of the longest order; the others have their order behind it.
+    """
+    means = [math.fsum(of_order) / len(scores) for of_order in zip(*scores, strict=True)]
+    return {name: means[-1]} | {f"{name}{order}": means[order - 1] for order in range(2, len(means) + 1)}
+
+
 class Bleu(texts.TextMetric):
     """
     Mean sentence BLEU of hypotheses that all have a whole corpus as their references.
@@ -168,8 +193,7 @@ class Bleu(texts.TextMetric):
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
         texts.check_order(max_order)
-        if smoothing not in SMOOTHINGS:
-            raise ValueError(f"`smoothing` must be one of {', '.join(map(repr, SMOOTHINGS))}, got {smoothing!r}.")
+        check_smoothing(smoothing)
         corpus = texts.tokenize_corpus(reference_corpus, "reference_corpus", "every prediction is scored against all.")
         return self.measure(predictions, reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
 
@@ -179,5 +203,4 @@ class Bleu(texts.TextMetric):
         clips = count_clips(predictions, reference_corpus, max_order)
         reference_lengths = {len(tokens) for tokens in reference_corpus}
         scores = [sentence_bleu(tokens, clips, reference_lengths, max_order, smoothing) for tokens in predictions]
-        means = [math.fsum(of_order) / len(scores) for of_order in zip(*scores, strict=True)]
-        return {"bleu": means[-1]} | {f"bleu{order}": means[order - 1] for order in range(2, max_order + 1)}
+        return mean_scores(scores, "bleu")
