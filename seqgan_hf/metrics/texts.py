@@ -84,6 +84,7 @@ class TextMetric(evaluate.Metric):
 
     A subclass describes itself in the class variables, and calls `measure` at the end of its `compute`, with everything
     checked: an error inside `evaluate` would leave the lock of its cache file taken, and what was added before is kept.
+    One that takes texts in another form says so in `form` and `take`.
     """
 
     # Not named as the properties of `evaluate`, which read them through `_info`.
@@ -91,13 +92,19 @@ class TextMetric(evaluate.Metric):
     inputs: ClassVar[str]
     bibtex: ClassVar[str]
     urls: ClassVar[tuple[str, ...]]
+    form: ClassVar[Any] = datasets.Sequence(datasets.Value("string"))
+
+    @staticmethod
+    def take(texts: Iterable[Any], argument: str) -> list[Any]:
+        """Check the texts of the argument of that name, and bring them into the form that `_compute` gets."""
+        return tokenize_all(texts, argument)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=self.about,
             citation=self.bibtex,
             inputs_description=self.inputs,
-            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("string"))}),
+            features=datasets.Features({"predictions": self.form}),
             reference_urls=list(self.urls),
         )
 
@@ -110,31 +117,31 @@ class TextMetric(evaluate.Metric):
         Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first.
 
         Args:
-            predictions (`Sequence`, *optional*): Strings or lists of tokens.
+            predictions (`Sequence`, *optional*): As `take` takes them.
             fewest (`int`): How many texts there must be.
             **settings: For `_compute`.
 
         Raises:
-            TypeError: If a prediction is neither a string nor a list of strings.
+            TypeError: If a prediction is no text.
             ValueError: If there are too few.
         """
-        tokens = [] if predictions is None else tokenize_all(predictions, "predictions")
-        number = len(self) + len(tokens)
+        taken = [] if predictions is None else self.take(predictions, "predictions")
+        number = len(self) + len(taken)
         if number == 0:
             raise ValueError("`predictions` must hold at least one text; the mean over none is undefined.")
         if number < fewest:
             raise ValueError(f"`predictions` must hold at least {fewest} texts, to be compared; got {number}.")
-        if tokens:
-            super().add_batch(predictions=tokens)
+        if taken:
+            super().add_batch(predictions=taken)
         scores: dict[str, float] | None = super().compute(**settings)
         return scores
 
     def add_batch(self, *, predictions: Sequence[Any]) -> None:
         """Keep texts for `compute`."""
-        tokens = tokenize_all(predictions, "predictions")
-        if tokens:
-            super().add_batch(predictions=tokens)
+        taken = self.take(predictions, "predictions")
+        if taken:
+            super().add_batch(predictions=taken)
 
     def add(self, *, prediction: Any) -> None:
         """Keep one text for `compute`."""
-        super().add(prediction=tokenize(prediction, "prediction"))
+        super().add(prediction=self.take([prediction], "prediction")[0])
