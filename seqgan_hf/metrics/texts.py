@@ -6,7 +6,7 @@ name, and seqgan_hf must be installed where they are loaded by path.
 """
 
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import datasets
@@ -82,9 +82,8 @@ class TextMetric(evaluate.Metric):
     """
     An `evaluate` metric of generated texts, given as strings or lists of string tokens.
 
-    A subclass describes itself in the class variables, and calls `measure` at the end of its `compute`, with everything
-    checked: an error inside `evaluate` would leave the lock of its cache file taken, and what was added before is kept.
-    One that takes texts in another form says so in `form` and `take`.
+    A subclass describes itself in the class variables, checks the arguments of its `compute` and hands them to `measure`,
+    and measures in `score`. One that takes texts in another form says so in `form` and `take`.
     """
 
     # Not named as the properties of `evaluate`, which read them through `_info`.
@@ -92,11 +91,13 @@ class TextMetric(evaluate.Metric):
     inputs: ClassVar[str]
     bibtex: ClassVar[str]
     urls: ClassVar[tuple[str, ...]]
+    score: Callable[..., dict[str, float]]
+    """Measures texts in the form of `take`, with the settings that `compute` gave to `measure`."""
     form: ClassVar[Any] = datasets.Sequence(datasets.Value("string"))
 
     @staticmethod
     def take(texts: Iterable[Any], argument: str) -> list[Any]:
-        """Check the texts of the argument of that name, and bring them into the form that `_compute` gets."""
+        """Check the texts of the argument of that name, and bring them into the form that `score` gets."""
         return tokenize_all(texts, argument)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -119,7 +120,7 @@ class TextMetric(evaluate.Metric):
         Args:
             predictions (`Sequence`, *optional*): As `take` takes them.
             fewest (`int`): How many texts there must be.
-            **settings: For `_compute`.
+            **settings: For `score`.
 
         Raises:
             TypeError: If a prediction is no text.
@@ -133,8 +134,17 @@ class TextMetric(evaluate.Metric):
             raise ValueError(f"`predictions` must hold at least {fewest} texts, to be compared; got {number}.")
         if taken:
             super().add_batch(predictions=taken)
-        scores: dict[str, float] | None = super().compute(**settings)
+        scores: dict[str, Any] | None = super().compute(**settings)
+        if scores and isinstance(scores.get("error"), Exception):
+            raise scores["error"]
         return scores
+
+    def _compute(self, *, predictions: list[Any], **settings: Any) -> dict[str, Any]:
+        # An error here would leave the lock of the cache file taken, so it is raised when `evaluate` has cleaned up.
+        try:
+            return dict(self.score(predictions, **settings))
+        except Exception as error:
+            return {"error": error}
 
     def add_batch(self, *, predictions: Sequence[Any]) -> None:
         """Keep texts for `compute`."""

@@ -125,3 +125,13 @@ def test_the_example_of_the_inputs_gives_what_it_says(metric, tmp_path):
     call, result = re.search(r"\.compute\((.*?)\)\n\s*(\{.*\})", metric.inputs, re.DOTALL).groups()
     arguments = {word.arg: ast.literal_eval(word.value) for word in ast.parse(f"f({call})").body[0].value.keywords}
     assert metric(cache_dir=str(tmp_path)).compute(**arguments) == ast.literal_eval(result)
+
+
+def test_an_error_while_measuring_is_raised_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    measure = DistinctN(cache_dir=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(DistinctN, "score", lambda self, predictions, **settings: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            measure.compute(predictions=["a b"])
+    assert len(measure) == 0
+    assert measure.compute(predictions=["a b"], max_order=1) == {"distinct1": 1.0, "distinct_texts": 1.0}

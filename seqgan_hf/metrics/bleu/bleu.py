@@ -197,8 +197,8 @@ class Bleu(texts.TextMetric):
         corpus = texts.tokenize_corpus(reference_corpus, "reference_corpus", "every prediction is scored against all.")
         return self.measure(predictions, reference_corpus=corpus, max_order=max_order, smoothing=smoothing)
 
-    def _compute(
-        self, *, predictions: list[list[str]], reference_corpus: list[list[str]], max_order: int, smoothing: str
+    def score(
+        self, predictions: list[list[str]], *, reference_corpus: list[list[str]], max_order: int, smoothing: str
     ) -> dict[str, float]:
         clips = count_clips(predictions, reference_corpus, max_order)
         reference_lengths = {len(tokens) for tokens in reference_corpus}

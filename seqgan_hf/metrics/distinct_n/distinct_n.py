@@ -57,7 +57,7 @@ class DistinctN(texts.TextMetric):
         texts.check_order(max_order)
         return self.measure(predictions, max_order=max_order)
 
-    def _compute(self, *, predictions: list[list[str]], max_order: int) -> dict[str, float]:
+    def score(self, predictions: list[list[str]], *, max_order: int) -> dict[str, float]:
         scores = {}
         for order in range(1, max_order + 1):
             written = [ngram for tokens in predictions for ngram in texts.ngrams(tokens, order)]

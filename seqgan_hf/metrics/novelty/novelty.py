@@ -72,8 +72,8 @@ class Novelty(texts.TextMetric):
         read = texts.tokenize_corpus(training_texts, "training_texts", "what was written is looked up in them.")
         return self.measure(predictions, training_texts=read, max_order=max_order)
 
-    def _compute(
-        self, *, predictions: list[list[str]], training_texts: list[list[str]], max_order: int
+    def score(
+        self, predictions: list[list[str]], *, training_texts: list[list[str]], max_order: int
     ) -> dict[str, float]:
         scores = {}
         for order in range(1, max_order + 1):

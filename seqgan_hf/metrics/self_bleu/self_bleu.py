@@ -110,7 +110,7 @@ class SelfBleu(texts.TextMetric):
         check_smoothing(smoothing)
         return self.measure(predictions, fewest=2, max_order=max_order, smoothing=smoothing)
 
-    def _compute(self, *, predictions: list[list[str]], max_order: int, smoothing: str) -> dict[str, float]:
+    def score(self, predictions: list[list[str]], *, max_order: int, smoothing: str) -> dict[str, float]:
         largest = two_largest_counts(predictions, max_order)
         lengths = Counter(map(len, predictions))
         scores = []
