@@ -2,7 +2,9 @@
 
 from .bleu import Bleu
 from .distinct_n import DistinctN
+from .frechet_distance import FrechetDistance
+from .nll_oracle import NLLOracle
 from .novelty import Novelty
 from .self_bleu import SelfBleu
 
-__all__ = ["Bleu", "DistinctN", "Novelty", "SelfBleu"]
+__all__ = ["Bleu", "DistinctN", "FrechetDistance", "NLLOracle", "Novelty", "SelfBleu"]

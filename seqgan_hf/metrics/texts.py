@@ -48,15 +48,15 @@ def ngrams(tokens: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
     return zip(*(tokens[start:] for start in range(order)), strict=False)
 
 
-def check_order(max_order: int) -> None:
+def check_at_least_one(name: str, value: int) -> None:
     """
-    Check the length of the longest n-gram.
+    Check the number that is the argument of that name.
 
     Raises:
         ValueError: If it is not an integer of at least 1.
     """
-    if isinstance(max_order, bool) or not isinstance(max_order, int) or max_order < 1:
-        raise ValueError(f"`max_order` must be an integer of at least 1, got {max_order!r}.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}.")
 
 
 def tokenize_corpus(corpus: Sequence[Any] | None, argument: str, purpose: str) -> list[list[str]]:

@@ -192,7 +192,7 @@ class Bleu(texts.TextMetric):
         smoothing: str = "none",
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        texts.check_order(max_order)
+        texts.check_at_least_one("max_order", max_order)
         check_smoothing(smoothing)
         corpus = texts.tokenize_corpus(reference_corpus, "reference_corpus", "every prediction is scored against all.")
         return self.measure(predictions, reference_corpus=corpus, max_order=max_order, smoothing=smoothing)

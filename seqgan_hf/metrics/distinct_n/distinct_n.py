@@ -54,7 +54,7 @@ class DistinctN(texts.TextMetric):
 
     def compute(self, *, predictions: Sequence[Any] | None = None, max_order: int = 4) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        texts.check_order(max_order)
+        texts.check_at_least_one("max_order", max_order)
         return self.measure(predictions, max_order=max_order)
 
     def score(self, predictions: list[list[str]], *, max_order: int) -> dict[str, float]:

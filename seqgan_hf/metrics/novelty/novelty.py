@@ -68,7 +68,7 @@ class Novelty(texts.TextMetric):
         max_order: int = 4,
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        texts.check_order(max_order)
+        texts.check_at_least_one("max_order", max_order)
         read = texts.tokenize_corpus(training_texts, "training_texts", "what was written is looked up in them.")
         return self.measure(predictions, training_texts=read, max_order=max_order)
 

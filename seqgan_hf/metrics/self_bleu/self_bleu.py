@@ -106,7 +106,7 @@ class SelfBleu(texts.TextMetric):
         self, *, predictions: Sequence[Any] | None = None, max_order: int = 4, smoothing: str = "none"
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        texts.check_order(max_order)
+        texts.check_at_least_one("max_order", max_order)
         check_smoothing(smoothing)
         return self.measure(predictions, fewest=2, max_order=max_order, smoothing=smoothing)
 
