@@ -298,17 +298,18 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
     temperatures = (1.0, 0.9, 0.8)
     rows = []
     for name, title in _TITLES.items():
-        runs = found.get(prefix + name, {}) if name != "likelihood_tuned" else {}
+        runs = {seed: run for seed, run in found.get(prefix + name, {}).items() if seed in rivals}
+        if not runs or name == "likelihood_tuned":
+            continue
         cells = []
-        for temperature in temperatures if runs and rivals else ():
+        for temperature in temperatures:
             values = gains(runs, rivals, temperature)
             if values is None:
                 cells.append("not reached")
                 continue
             p = paired_p(values)
             cells.append(mean_and_deviation(values) + ("" if math.isnan(p) else f" (p = {p:.1g})"))
-        if cells:
-            rows.append([title, str(len(runs)), *cells])
+        rows.append([title, str(len(runs)), *cells])
     return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
 
 

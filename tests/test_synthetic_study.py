@@ -80,6 +80,8 @@ def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_
     assert synthetic_study.gains(narrow, rivals, 0.9) == pytest.approx([9.2 - (8.0 - 0.04 / 0.59)])
     table = synthetic_study.gains_table({"likelihood_early": narrow, "likelihood_tuned": rivals})
     assert "| MLE, stopped early | 1 | not reached | 1.268 |" in table
+    table = synthetic_study.gains_table({"likelihood_early": narrow | {2: narrow[1]}, "likelihood_tuned": rivals})
+    assert "| MLE, stopped early | 1 |" in table, "the seeds that both have"
 
 
 def test_p_is_that_of_the_paired_t_test():
