@@ -55,7 +55,7 @@ def pretrain_generator(
         max_grad_norm (`float`): Gradients are clipped to this norm; the default is the authors' code.
         seed (`int`): Of the order of the texts.
         **training_arguments: More of `transformers.TrainingArguments`. One process uses one GPU. accelerate keeps one
-            precision for all of a process, so `bf16` must be that of a `SeqGANConfig` that is there already.
+            precision for all of a process, so `bf16` and `fp16` must be those of the game.
 
     Returns:
         `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.

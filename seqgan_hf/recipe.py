@@ -312,7 +312,7 @@ def likelihood_stage(
         weight_decay=args.mle_weight_decay,
         disable_tqdm=config.disable_tqdm,
         # accelerate keeps one precision and one device for all of a process.
-        **{setting: getattr(config, setting) for setting in ("bf16", "tf32", "use_cpu")},
+        **{setting: getattr(config, setting) for setting in ("bf16", "fp16", "tf32", "use_cpu")},
     )
     metrics["cpu_seconds"] = time.process_time() - began
     shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model

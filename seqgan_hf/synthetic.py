@@ -29,6 +29,8 @@ from .recipe import announce_game, finish, likelihood_stage, which_checkpoint, w
 from .samples import sample_texts
 from .trainer import SeqGANTrainer
 
+MEASURING_SEED = 1_000_000
+
 
 def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: PreTrainedModel) -> dict[str, Any]:
     """
@@ -60,9 +62,12 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     shape = LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size)
     generator, first_stage = likelihood_stage(args, config, LSTMForCausalLM(shape), train, validation)
 
+    # Real texts were drawn from `config.seed`: the same random numbers would lead a good generator to texts it has read.
+    measuring_seed = config.seed + MEASURING_SEED
+
     def curve() -> list[dict[str, float]]:
         return oracle_curve(
-            generator, oracle, list(test), text_format, args.temperatures, args.num_test_samples, config.seed
+            generator, oracle, list(test), text_format, args.temperatures, args.num_test_samples, measuring_seed
         )
 
     caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
@@ -87,7 +92,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
 
     def verdict() -> dict[str, float]:
         held_out = Completions.collate(list(test)[: args.num_test_samples], text_format.pad_token_id)
-        generated = sample_texts(generator, text_format, len(held_out), config.seed)
+        generated = sample_texts(generator, text_format, len(held_out), measuring_seed)
         return trainer.discriminator.evaluate(held_out, generated)
 
     announce_game(config)

@@ -13,7 +13,10 @@ from transformers import BertConfig, BertModel
 
 from seqgan_hf.metrics import FrechetDistance, NLLOracle
 from seqgan_hf.metrics.frechet_distance.frechet_distance import frechet_distance, text_features
+from seqgan_hf.oracle import make_oracle
 
+NO_IDS = "`predictions` must be a list of lists of token ids, one a text;"
+OTHER_IDS = f"`predictions` and `start_token_id` must be ids of the oracle, from 0 to {VOCAB_SIZE - 1};"
 IDS = [[4, 8, 15], [16], [3, 3, 3, 3, 5]]
 
 
@@ -53,11 +56,29 @@ def test_nll_oracle_takes_tensors_and_the_name_of_a_folder(oracle, tmp_path):
     assert by_name == NLLOracle(cache_dir=str(tmp_path)).compute(predictions=ids.tolist(), model=oracle)
 
 
+def test_the_example_of_the_card_gives_what_it_says(tmp_path):
+    card = (folder_of(NLLOracle) / "README.md").read_text(encoding="utf-8")
+    (stated,) = re.findall(r"# \{'nll_oracle': (.*?)\}", card)
+    scores = NLLOracle(cache_dir=str(tmp_path)).compute(
+        predictions=[[4, 8, 15], [16, 22, 3]], model=make_oracle(seed=0)
+    )
+    assert scores["nll_oracle"] == pytest.approx(float(stated), abs=5e-5)
+
+
+def test_ids_of_numpy_are_ids(oracle, tmp_path):
+    measure = NLLOracle(cache_dir=str(tmp_path))
+    expected = measure.compute(predictions=IDS, model=oracle)
+    assert measure.compute(predictions=[[np.int64(token) for token in ids] for ids in IDS], model=oracle) == expected
+    assert measure.compute(predictions=[np.array(ids) for ids in IDS], model=oracle) == expected
+
+
 def test_another_start_token_is_another_likelihood(oracle, tmp_path):
     measure = NLLOracle(cache_dir=str(tmp_path))
     as_it_is = measure.compute(predictions=IDS, model=oracle)
     assert measure.compute(predictions=IDS, model=oracle, start_token_id=BOS) == as_it_is
     assert measure.compute(predictions=IDS, model=oracle, start_token_id=7) != as_it_is
+    with pytest.raises(ValueError, match=re.escape(f"{OTHER_IDS} got [{VOCAB_SIZE}].")):
+        measure.compute(predictions=IDS, model=oracle, start_token_id=VOCAB_SIZE)
     oracle.config.bos_token_id = None
     message = "The oracle has no `bos_token_id`. Say what stands before each text: `start_token_id`."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -67,15 +88,16 @@ def test_another_start_token_is_another_likelihood(oracle, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        (["a b"], TypeError, "`predictions` must hold lists of token ids, got 'a b'. Encode texts first."),
-        ([[1, True]], TypeError, "`predictions` must hold lists of token ids, got [1, True]. Encode texts first."),
+        (["a b"], TypeError, f"{NO_IDS} got 'a b' for a text."),
+        ([4, 8, 15], TypeError, f"{NO_IDS} got 4 for a text."),
+        ([[1, True]], TypeError, f"{NO_IDS} got [1, True] for a text."),
         ([[1], []], ValueError, "`predictions` holds a text without a token. Leave it out; it has no likelihood."),
         (
             [[1, VOCAB_SIZE]],
             ValueError,
-            f"`predictions` must hold ids of the oracle, from 0 to {VOCAB_SIZE - 1}; got [1, {VOCAB_SIZE}].",
+            f"{OTHER_IDS} got [1, {VOCAB_SIZE}].",
         ),
-        ([[-1]], ValueError, f"`predictions` must hold ids of the oracle, from 0 to {VOCAB_SIZE - 1}; got [-1]."),
+        ([[-1]], ValueError, f"{OTHER_IDS} got [-1]."),
         ([], ValueError, "`predictions` must hold at least one text; the mean over none is undefined."),
     ],
 )
@@ -119,6 +141,14 @@ def test_features_do_not_depend_on_the_batch(encoder, tokenizer):
     alone = np.concatenate([text_features([text], encoder, tokenizer) for text in texts])
     assert together == pytest.approx(alone, abs=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 0.01
+
+
+def test_a_text_without_a_token_is_refused(encoder, tokenizer, tmp_path):
+    message = "The encoder's tokenizer makes no token of ''. Leave it out."
+    measure = FrechetDistance(cache_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        measure.compute(predictions=["the cat", ""], reference_corpus=["a", "b"], encoder=encoder, tokenizer=tokenizer)
+    assert len(measure) == 0 and encoder.training
 
 
 def test_what_an_encoder_cannot_hold_is_cut_off(encoder, tokenizer):

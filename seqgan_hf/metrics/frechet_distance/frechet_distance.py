@@ -7,9 +7,11 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from seqgan_hf.metrics import texts
+from seqgan_hf.states import dropout_off
 
 _DESCRIPTION = """\
 The Fréchet distance between two normal distributions, fitted to an encoder's features of generated and of real texts.
@@ -80,21 +82,17 @@ def text_features(
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
     if not encoded[order[0]]:
         raise ValueError(f"The encoder's tokenizer makes no token of {reprlib.repr(strings[order[0]])}. Leave it out.")
-    was_training = encoder.training
-    encoder.eval()
     features = [np.empty(0)] * len(encoded)
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        batch = [torch.tensor(encoded[row]) for row in rows]
-        ids = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).to(encoder.device)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in batch], batch_first=True).to(
-            ids.device
-        )
-        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.double()
-        means = (states * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-        for row, mean in zip(rows, means.cpu().numpy(), strict=True):
-            features[row] = mean
-    encoder.train(was_training)
+    with dropout_off(encoder):
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            batch = [torch.tensor(encoded[row]) for row in rows]
+            ids = pad_sequence(batch, batch_first=True).to(encoder.device)
+            mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True).to(encoder.device)
+            states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.double()
+            means = (states * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            for row, mean in zip(rows, means.cpu().numpy(), strict=True):
+                features[row] = mean
     return np.stack(features)
 
 

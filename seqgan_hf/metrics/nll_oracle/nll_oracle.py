@@ -1,14 +1,17 @@
 """NLL_oracle: generated texts under the true distribution, a language model."""
 
+import numbers
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import datasets
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from seqgan_hf.metrics import texts
+from seqgan_hf.states import dropout_off
 
 _DESCRIPTION = """\
 Mean negative log-likelihood per token of generated texts under an oracle, the language model that is the true
@@ -65,13 +68,15 @@ class NLLOracle(texts.TextMetric):
         """Check lists of token ids."""
         taken = [text.tolist() if hasattr(text, "tolist") else text for text in texts]
         for text in taken:
-            if not isinstance(text, list | tuple) or not all(type(token) is int for token in text):
+            if not isinstance(text, list | tuple) or not all(
+                isinstance(token, numbers.Integral) and not isinstance(token, bool) for token in text
+            ):
                 raise TypeError(
-                    f"`{argument}` must hold lists of token ids, got {reprlib.repr(text)}. Encode texts first."
+                    f"`{argument}` must be a list of lists of token ids, one a text; got {reprlib.repr(text)} for a text."
                 )
             if not text:
                 raise ValueError(f"`{argument}` holds a text without a token. Leave it out; it has no likelihood.")
-        return [list(text) for text in taken]
+        return [list(map(int, text)) for text in taken]
 
     def compute(
         self,
@@ -94,22 +99,21 @@ class NLLOracle(texts.TextMetric):
         self, predictions: list[list[int]], *, oracle: PreTrainedModel, start_token_id: int, batch_size: int
     ) -> dict[str, float]:
         vocab_size: Any = oracle.get_input_embeddings().num_embeddings
-        for text in predictions:
+        for text in [*predictions, [start_token_id]]:
             if not 0 <= min(text) <= max(text) < vocab_size:
                 raise ValueError(
-                    f"`predictions` must hold ids of the oracle, from 0 to {vocab_size - 1}; got {reprlib.repr(text)}."
+                    f"`predictions` and `start_token_id` must be ids of the oracle, from 0 to {vocab_size - 1}; "
+                    f"got {reprlib.repr(text)}."
                 )
-        was_training = oracle.training
-        oracle.eval()
         total = 0.0
         # Like lengths together; the padding stands behind, where a causal model does not look.
         by_length = sorted(predictions, key=len)
-        for first in range(0, len(by_length), batch_size):
-            rows = [torch.tensor(text) for text in by_length[first : first + batch_size]]
-            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(oracle.device)
-            inputs = torch.cat([ids.new_full((len(rows), 1), start_token_id), ids[:, :-1].clamp(min=0)], dim=1)
-            mask = torch.cat([torch.ones_like(ids[:, :1]), (ids[:, :-1] >= 0).long()], dim=1)
-            logits = oracle(input_ids=inputs, attention_mask=mask).logits.float()
-            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum").item()
-        oracle.train(was_training)
+        with dropout_off(oracle):
+            for first in range(0, len(by_length), batch_size):
+                rows = [torch.tensor(text) for text in by_length[first : first + batch_size]]
+                ids = pad_sequence(rows, batch_first=True, padding_value=-100).to(oracle.device)
+                inputs = torch.cat([ids.new_full((len(rows), 1), start_token_id), ids[:, :-1].clamp(min=0)], dim=1)
+                mask = torch.cat([torch.ones_like(ids[:, :1]), (ids[:, :-1] >= 0).long()], dim=1)
+                logits = oracle(input_ids=inputs, attention_mask=mask).logits.float()
+                total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="sum").item()
         return {"nll_oracle": total / sum(map(len, predictions))}

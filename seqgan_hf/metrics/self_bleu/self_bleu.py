@@ -93,8 +93,8 @@ class SelfBleu(texts.TextMetric):
     """
     Mean sentence BLEU of generated texts, each with all the others as its references.
 
-    Texygen's measure of diversity (https://arxiv.org/abs/1802.01886). There, a text is often among its own references
-    or compared with a few hundred texts; here with every other one, and never itself.
+    Texygen's measure of diversity (https://arxiv.org/abs/1802.01886). There, by default, the first 500 texts are compared
+    with each other; here all.
     """
 
     about = _DESCRIPTION
