@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -68,9 +70,8 @@ def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
     assert synthetic_study.gains(runs, {2: runs[2]}, 0.8) == pytest.approx([0.32])
     without_a_game = {1: {"curves": {"MLE": curve((1.0, 9.2, 7.35), (0.8, 8.8, 7.45))}}}
     assert synthetic_study.gains(without_a_game, runs, 1.0) == pytest.approx([9.51 - 9.0])
-    with pytest.raises(ValueError, match=r"The curve ends at an NLL_test of 7\.6"):
-        beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
-        synthetic_study.gains(runs, beyond, 1.0)
+    beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
+    assert synthetic_study.gains(runs, beyond, 1.0) is None
 
 
 def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_path):
@@ -141,3 +142,10 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"likelihood_tuned, seed 1, failed: see .*log\.txt"):
         synthetic_study.main()
     assert "`num_texts` must be at least 1" in (tmp_path / "likelihood_tuned" / "seed_1" / "log.txt").read_text()
+
+
+def test_a_control_without_the_networks_of_its_run_is_refused(tmp_path):
+    args = Namespace(work=tmp_path, results=tmp_path, oracle=None, extra=[])
+    message = f"modern_random takes the networks of modern, and {tmp_path} has none of seed 2. Make that run there."
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        synthetic_study.make("modern_random", 2, args)
