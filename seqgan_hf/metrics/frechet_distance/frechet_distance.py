@@ -100,7 +100,7 @@ def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     """
     The squared Fréchet distance between normal distributions fitted to two sets of features.
 
-    |m - n|^2 + trace(S + T - 2 (S T)^(1/2)), with the means m and n and the covariances S and T: Dowson and Landau
+    `|m - n|^2 + trace(S + T - 2 (S T)^(1/2))`, with the means m and n and the covariances S and T: Dowson and Landau
     (https://doi.org/10.1016/0047-259X(82)90077-X). The root is taken of the symmetric S^(1/2) T S^(1/2), which has the
     same trace, so nothing becomes complex where there are fewer texts than features.
 
