@@ -239,10 +239,11 @@ def gains(
     found = []
     for seed in sorted(set(runs) & set(rivals)):
         (point,) = [p for p in rivals[seed]["curves"]["MLE"] if p["temperature"] == temperature]
-        curve = last_stage(runs[seed])
-        if not min(p["NLL_test"] for p in curve) <= point["NLL_test"] <= curve[-1]["NLL_test"]:
+        try:
+            quality = quality_at(last_stage(runs[seed]), point["NLL_test"])
+        except ValueError:
             return None
-        found.append(point["NLL_oracle"] - quality_at(curve, point["NLL_test"]))
+        found.append(point["NLL_oracle"] - quality)
     return found
 
 
