@@ -1,10 +1,12 @@
 """The synthetic benchmark: an LSTM as the true distribution, drawn from a seed or loaded, and its texts as data."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from .completions import Completions
 from .models import LSTMConfig, LSTMForCausalLM
@@ -82,6 +84,23 @@ def load_oracle(path: str | Path, start_token_id: int = 0) -> LSTMForCausalLM:
         oracle.lm_head.weight.copy_(weights["Wo"].T)
         oracle.lm_head.bias.copy_(weights["bo"])
     return oracle.eval()
+
+
+def oracle_digest(oracle: PreTrainedModel) -> str:
+    """
+    Name an oracle by its parameters: figures of two runs compare only where this is the same.
+
+    Args:
+        oracle (`PreTrainedModel`): Any model.
+
+    Returns:
+        `str`: the first 16 hexadecimal digits of the SHA-256 of its state, tensor by tensor in the order of their names.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(oracle.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def as_dataset(texts: Completions) -> Dataset:

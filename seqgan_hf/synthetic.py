@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .models import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
-from .oracle import as_dataset
+from .oracle import as_dataset, oracle_digest
 from .pair import game_settings
 from .plots import plot_quality_and_diversity
 from .recipe import announce_game, finish, likelihood_stage, which_checkpoint, write_config
@@ -71,13 +72,23 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         )
 
     caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
-    curves = {"MLE": curve()}
+    digest = oracle_digest(oracle)
+    measured = {
+        "oracle": digest,
+        "texts": bounds,
+        "max_completion_length": config.max_completion_length,
+        "num_samples": args.num_test_samples,
+        "temperatures": list(args.temperatures),
+        "seed": measuring_seed,
+    }
+    curves = {"MLE": kept_curve(Path(config.output_dir) / "mle" / "curve.json", measured, curve)}
     report: dict[str, Any] = {
         "stages": _stages_of(curves, args.rival_temperature),
         "curves": curves,
         "first_stage": first_stage,
         "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
         "samples": [],
+        "oracle": digest,
         "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
     }
     if not args.game:
@@ -109,6 +120,30 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
     finish(trainer, report, caption)
     return report
+
+
+def kept_curve(
+    path: Path, measured: dict[str, Any], measure: Callable[[], list[dict[str, float]]]
+) -> list[dict[str, float]]:
+    """
+    Measure a model's curve, unless the file beside its weights has it already.
+
+    Args:
+        path (`Path`): Of that file, which goes when the weights are replaced.
+        measured (`dict`): On what oracle, how much, from what seed; a curve of anything else is measured anew.
+        measure (`Callable`): Takes the curve.
+
+    Returns:
+        `list[dict]` of [`oracle_curve`].
+    """
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["measured"] == measured:
+            curve: list[dict[str, float]] = kept["curve"]
+            return curve
+    curve = measure()
+    path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
+    return curve
 
 
 def oracle_discriminator(

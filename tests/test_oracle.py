@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import mean_nll, token_nll
-from seqgan_hf.oracle import ORACLE_ARRAYS, as_dataset, load_oracle, make_oracle
+from seqgan_hf.oracle import ORACLE_ARRAYS, as_dataset, load_oracle, make_oracle, oracle_digest
 from seqgan_hf.samples import sample_texts
 
 FORMAT = TextFormat(start_token_id=0, eos_token_id=None, pad_token_id=0, max_completion_length=5)
@@ -98,3 +100,12 @@ def test_samples_become_a_dataset_and_come_back():
     samples = sample_texts(oracle, FORMAT, 6, seed=1)
     rows = prepare_dataset(as_dataset(samples), None, FORMAT)
     assert torch.equal(Completions.collate(list(rows), 0).completion_ids, samples.completion_ids)
+
+
+def test_the_digest_names_the_parameters_alone():
+    oracle, same, other = (make_oracle(seed, vocab_size=20) for seed in (3, 3, 4))
+    assert oracle_digest(oracle) == oracle_digest(same) == oracle_digest(same.train()) != oracle_digest(other)
+    assert re.fullmatch("[0-9a-f]{16}", oracle_digest(oracle))
+    with torch.no_grad():
+        same.lm_head.bias[7] += 1e-6
+    assert oracle_digest(same) != oracle_digest(oracle)

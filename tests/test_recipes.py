@@ -23,7 +23,9 @@ from transformers import (
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 from seqgan_hf.config import parse_config
+from seqgan_hf.oracle import make_oracle, oracle_digest
 from seqgan_hf.recipe import announce_game, in_a_row, seeds_table, which_checkpoint, write_config
+from seqgan_hf.synthetic import kept_curve
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,11 +118,22 @@ def test_seeds_in_a_row_are_kept_apart_and_an_interrupted_one_goes_on(quick, tmp
     printed = capsys.readouterr().out
     assert f"{finished} is finished." in printed and f"{interrupted} is finished." not in printed
     assert "Stage 1" not in printed and "no checkpoint" not in printed
+    assert first[1]["oracle"] == first[0]["oracle"] == oracle_digest(make_oracle(88))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == changed
     again = json.loads((interrupted / "metrics.json").read_text())
     assert again["cpu_seconds"]["game"] is None
     for part in ("stages", "curves", "discriminator"):
         assert again[part] == first[1][part], part
+
+
+def test_a_kept_curve_is_measured_again_for_another_question_alone(tmp_path):
+    path, answers = tmp_path / "curve.json", iter(([{"temperature": 1.0}], [{"temperature": 0.5}]))
+
+    def curve(samples):
+        return kept_curve(path, {"num_samples": samples}, lambda: next(answers))
+
+    assert curve(8) == curve(8) == [{"temperature": 1.0}]
+    assert curve(9) == curve(9) == [{"temperature": 0.5}]
 
 
 def test_a_likelihood_ratio_plays_without_rollouts_and_its_pair_loads(quick, tmp_path, capsys):
