@@ -14,7 +14,9 @@ All flags: --help. The presets are the YAML files in recipes/configs/obama_speec
 
 from seqgan_hf.arguments import TextRecipeArguments
 from seqgan_hf.corpora import load_splits
-from seqgan_hf.recipe import load_networks, play, start
+from seqgan_hf.networks import load_networks
+from seqgan_hf.real_text import play
+from seqgan_hf.recipe import start
 
 
 def main(argv: list[str] | None = None) -> None:

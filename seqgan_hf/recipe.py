@@ -1,40 +1,31 @@
-"""What recipes share: texts in three splits, networks by name or from scratch, both stages, the report."""
+"""What recipes share: their settings, the stage of maximum likelihood, runs in a row, what is printed and kept."""
 
 import copy
 import dataclasses
 import json
-import math
 import shutil
 import statistics
 import time
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from datasets import Dataset, DatasetDict
 from huggingface_hub import constants
 from tqdm.auto import tqdm
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import is_bitsandbytes_available, is_matplotlib_available, is_peft_available
+from transformers.utils import is_matplotlib_available
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .completions import Completions, decode_ids, one_line
+from .completions import one_line
 from .config import SeqGANConfig, is_secret, parse_config, publishable
-from .corpora import all_strings
-from .data import AnyDataset, prepare_dataset
-from .evaluation import bleu_of_samples, nll_at_temperatures, stages_table
+from .data import AnyDataset
+from .evaluation import stages_table
 from .hub import create_repository
-from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, train_tokenizer
-from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from .pair import base_model_of, game_settings
+from .loading import load_generator
 from .pretraining import pretrain_generator
-from .samples import complete_prompts
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 
@@ -69,193 +60,6 @@ def start(
         )
     set_seed(config.seed)
     return args, config
-
-
-@dataclass
-class Networks:
-    """
-    The two players of a recipe and their tokenizers.
-
-    Args:
-        generator (`PreTrainedModel`): A causal language model.
-        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        discriminator (`PreTrainedModel`): A sequence classifier with two labels.
-        discriminator_tokenizer (`PreTrainedTokenizerBase`, *optional*): `None`: it reads the generator's ids.
-        loading (`dict`): Arguments with which the generator is loaded again.
-    """
-
-    generator: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    discriminator: PreTrainedModel
-    discriminator_tokenizer: PreTrainedTokenizerBase | None
-    loading: dict[str, Any] = field(default_factory=dict)
-
-
-def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset) -> Networks:
-    """
-    Load both networks by name, or make the paper's from scratch with a tokenizer trained on the texts.
-
-    Args:
-        args (`TextRecipeArguments`): Names, or sizes.
-        config (`SeqGANConfig`): Arguments of loading.
-        texts (`Dataset`): The training texts.
-
-    Returns:
-        `Networks`
-
-    Raises:
-        OSError: If a model can be had neither locally nor from the Hub.
-    """
-    if not args.from_scratch:
-        name, other_name = args.model_name_or_path, args.discriminator_name_or_path
-        loading, other_loading = config.init_kwargs("model"), config.init_kwargs("discriminator")
-        if args.load_in_4bit:
-            loading["quantization_config"] = quantization(config)
-        return Networks(
-            load_generator(name, adapter(args, "CAUSAL_LM"), **loading),
-            load_tokenizer(name, **hub_arguments(loading)),
-            load_discriminator(other_name, adapter(args, "SEQ_CLS"), **other_loading),
-            load_tokenizer(other_name, **hub_arguments(other_loading)),
-            loading,
-        )
-    tokenizer = train_tokenizer(all_strings(texts), args.vocab_size)
-    special = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    generator = LSTMForCausalLM(
-        LSTMConfig(
-            **special,
-            embedding_size=args.embedding_size,
-            hidden_size=args.hidden_size,
-            dropout=args.generator_dropout,
-        )
-    )
-    return Networks(generator, tokenizer, TextCNNForSequenceClassification(TextCNNConfig(**special)), None)
-
-
-def adapter(args: TextRecipeArguments, task_type: str) -> Any | None:
-    """
-    Return the adapter that a recipe trains, if it was asked for.
-
-    Args:
-        args (`TextRecipeArguments`): Its sizes.
-        task_type (`str`): `CAUSAL_LM`, the generator's, or `SEQ_CLS`, the discriminator's.
-
-    Returns:
-        `peft.LoraConfig`, or `None`
-
-    Raises:
-        ImportError: If it was asked for and peft is not installed.
-    """
-    of_generator = task_type == "CAUSAL_LM"
-    if not (args.use_peft if of_generator else args.discriminator_use_peft):
-        return None
-    if not is_peft_available():
-        raise ImportError("`use_peft` needs the package peft: pip install 'seqgan_hf[peft]'.")
-    from peft import LoraConfig
-
-    targets = args.lora_target_modules if of_generator else None
-    return LoraConfig(
-        task_type=task_type, r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets or "all-linear"
-    )
-
-
-def quantization(config: SeqGANConfig) -> BitsAndBytesConfig:
-    """
-    Describe how the generator is loaded in 4 bits: NF4, computing in the precision of the run (QLoRA,
-    https://huggingface.co/papers/2305.14314).
-
-    Args:
-        config (`SeqGANConfig`): Says the precision.
-
-    Returns:
-        `BitsAndBytesConfig`
-
-    Raises:
-        ImportError: If bitsandbytes is not installed.
-    """
-    if not is_bitsandbytes_available():
-        raise ImportError("`load_in_4bit` needs the package bitsandbytes: pip install bitsandbytes.")
-    dtype = torch.bfloat16 if config.bf16 else torch.float32
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-
-
-def play(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict, networks: Networks) -> dict[str, Any]:
-    """
-    Run both stages, maximum likelihood and SeqGAN, and report each on the test split.
-
-    Args:
-        args (`TextRecipeArguments`): Settings of the first stage and of the report.
-        config (`SeqGANConfig`): Settings of the game.
-        splits (`DatasetDict`): From `load_splits`.
-        networks (`Networks`): From [`load_networks`].
-
-    Returns:
-        `dict`: what `output_dir/metrics.json` holds.
-    """
-    generator, first_stage = likelihood_stage(
-        args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer, networks.loading
-    )
-    trainer = SeqGANTrainer(
-        model=generator,
-        discriminator=networks.discriminator,
-        args=config,
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        processing_class=networks.tokenizer,
-        discriminator_processing_class=networks.discriminator_tokenizer,
-    )
-    trainer.card |= what_the_card_says(args, config, splits)
-    test = list(prepare_dataset(splits["test"], trainer.processing_class, trainer.text_format, "test_dataset"))
-    stages = {"MLE": measure(trainer, test, args.num_test_samples)[0]}
-    rival = f"MLE, temperature {args.rival_temperature}"
-    stages[rival] = measure(trainer, test, args.num_test_samples, args.rival_temperature)[0]
-    announce_game(config)
-    trainer.train(resume_from_checkpoint=which_checkpoint(config))
-    stages["SeqGAN"], samples = measure(trainer, test, args.num_test_samples)
-    report = {
-        "stages": stages,
-        "first_stage": first_stage,
-        "samples": samples[:5],
-        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
-    }
-    finish(trainer, report, "Held-out texts: NLL in nats per token (lower is better), BLEU of samples against them.")
-    return report
-
-
-def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict) -> dict[str, Any]:
-    """
-    Return what a recipe knows for the card of its pair, and may be public: no path of this machine.
-
-    Args:
-        args (`TextRecipeArguments`): Names the dataset and the generator.
-        config (`SeqGANConfig`): Settings of the game.
-        splits (`DatasetDict`): From `load_splits`.
-
-    Returns:
-        `dict`: by the names of [`CardFacts`].
-    """
-    first_stage = {option.name: option for option in dataclasses.fields(args) if option.name.startswith("mle_")}
-    said: dict[str, Any] = {
-        # Texts that were held out from the training split are of no split of their own.
-        "dataset_split": args.dataset_test_split if splits["test"].split == args.dataset_test_split else None,
-        "settings": game_settings(config) | {name: getattr(args, name) for name in first_stage},
-        "defaults": {name: option.default for name, option in first_stage.items()},
-    }
-    if Path(args.dataset_name).name == "sample_speech.txt":
-        said["dataset"] = "420 sentences that come with seqgan_hf"
-    elif "://" in args.dataset_name:
-        where = urllib.parse.urlparse(args.dataset_name)
-        said["dataset"] = f"the file {Path(where.path).name} from {where.hostname}"
-    elif not Path(args.dataset_name).exists():
-        names = {"dataset": args.dataset_name, "dataset_config": args.dataset_config}
-        said |= names | {"dataset_revision": args.dataset_revision}
-    if not args.from_scratch:
-        said["finetuned_from"] = base_model_of(args.model_name_or_path)
-    return said
 
 
 def likelihood_stage(
@@ -435,36 +239,6 @@ def which_checkpoint(config: SeqGANConfig) -> str | None:
     if last is None:
         print(f"{config.output_dir} holds no checkpoint: the game starts from its beginning.", flush=True)
     return last
-
-
-def measure(
-    trainer: SeqGANTrainer, rows: Sequence[Mapping[str, Any]], num_samples: int, temperature: float = 1.0
-) -> tuple[dict[str, float], list[str]]:
-    """
-    Measure a trainer's generator on texts that no stage has seen: likelihood, and BLEU of fresh samples.
-
-    Args:
-        trainer (`SeqGANTrainer`): Holds the generator.
-        rows (`Sequence[Mapping]`): The test texts from `prepare_dataset`; both they and the samples end at
-            `max_completion_length`. Where they have prompts, the samples complete these.
-        num_samples (`int`): Texts to sample, from a fixed seed.
-        temperature (`float`): Of the softmax; above 0.
-
-    Returns:
-        `tuple`: the metrics, and the samples as strings.
-    """
-    model, text_format = trainer.model, trainer.text_format
-    batch_size = trainer.args.per_device_eval_batch_size
-    (nll,) = nll_at_temperatures(model, rows, text_format.pad_token_id, [temperature], batch_size)
-    prompts = [rows[index * len(rows) // num_samples]["prompt_ids"] for index in range(num_samples)]
-    sampled = complete_prompts(
-        model, prompts, text_format, trainer.args.seed, temperature, trainer.rows_at_once(max(map(len, prompts)))
-    )
-    samples, references = (
-        decode_ids(texts.completion_ids, texts.completion_mask, trainer.processing_class)
-        for texts in (sampled, Completions.collate(rows, text_format.pad_token_id))
-    )
-    return {"nll": nll, "perplexity": math.exp(nll)} | bleu_of_samples(samples, references), samples
 
 
 def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None:

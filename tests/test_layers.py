@@ -20,12 +20,12 @@ FLOORS = [
     {"arguments", "completions", "config", "heads", "hub", "metering", "sampling"},
     {"data", "discriminator", "generation", "loading", "losses", "memory"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
-    {"rewards"},
+    {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"pair"},
     {"trainer"},
     {"recipe"},
-    {"synthetic"},
+    {"synthetic", "real_text"},
     {"cli"},
 ]
 # Both stages report held-out NLL alike.
