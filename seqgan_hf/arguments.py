@@ -40,6 +40,45 @@ class DatasetArguments:
 
 
 @dataclass
+class ScratchArguments:
+    """The networks that a recipe makes from scratch."""
+
+    embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
+    hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
+    discriminator: str = field(
+        default="cnn",  # the paper
+        metadata={
+            "help": "`cnn`, the paper's; or `likelihood_ratio`, which weighs the likelihood of a text under language "
+            "models of real texts against that under the generator.",
+            "choices": ("cnn", "likelihood_ratio"),
+        },
+    )
+    language_models: int = field(
+        default=2,
+        metadata={
+            "help": "How many such models are trained for `likelihood_ratio`, by maximum likelihood on the generator's "
+            "texts; a copy of the generator after its first stage is one more."
+        },
+    )
+    language_model_size: int = field(default=64, metadata={"help": "Width of their embeddings and of their LSTMs."})
+    language_model_dropout: float = field(default=0.2, metadata={"help": "Their dropout, in [0, 1)."})
+    language_model_weight_decay: float = field(default=0.4, metadata={"help": "Weight decay of their training."})
+    ratio_hidden_size: int = field(
+        default=0,
+        metadata={
+            "help": "Width of the LSTM that `likelihood_ratio` adds to what it reads, and by which it reads the "
+            "generator's hidden states, too; 0: none."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.discriminator not in ("cnn", "likelihood_ratio"):
+            raise ValueError(f"`discriminator` must be cnn or likelihood_ratio; got {self.discriminator!r}.")
+        if self.language_model_size < 1:
+            raise ValueError(f"`language_model_size` must be at least 1; got {self.language_model_size}.")
+
+
+@dataclass
 class TextRecipeArguments(DatasetArguments):
     """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
 
@@ -117,7 +156,7 @@ class TextRecipeArguments(DatasetArguments):
 
 
 @dataclass
-class SyntheticRecipeArguments:
+class SyntheticRecipeArguments(ScratchArguments):
     """What the synthetic recipe can be told, beside [`SeqGANConfig`]. The length is `max_completion_length`."""
 
     oracle: str | None = field(
@@ -135,8 +174,6 @@ class SyntheticRecipeArguments:
         default=10_000,  # the authors' code; the paper has 100,000
         metadata={"help": "Texts sampled from the generator for NLL_oracle."},
     )
-    embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
-    hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
     mle_epochs: float = field(
         default=120.0,  # the authors' code
         metadata={"help": "Epochs of maximum likelihood before the game, at most."},
@@ -171,31 +208,6 @@ class SyntheticRecipeArguments:
     game: bool = field(
         default=True, metadata={"help": "Off: stop after maximum likelihood and its curve over the temperature."}
     )
-    discriminator: str = field(
-        default="cnn",  # the paper
-        metadata={
-            "help": "`cnn`, the paper's; or `likelihood_ratio`, which weighs the likelihood of a text under language "
-            "models of real texts against that under the generator.",
-            "choices": ("cnn", "likelihood_ratio"),
-        },
-    )
-    language_models: int = field(
-        default=2,
-        metadata={
-            "help": "How many such models are trained for `likelihood_ratio`, by maximum likelihood on the generator's "
-            "texts; a copy of the generator after its first stage is one more."
-        },
-    )
-    language_model_size: int = field(default=64, metadata={"help": "Width of their embeddings and of their LSTMs."})
-    language_model_dropout: float = field(default=0.2, metadata={"help": "Their dropout, in [0, 1)."})
-    language_model_weight_decay: float = field(default=0.4, metadata={"help": "Weight decay of their training."})
-    ratio_hidden_size: int = field(
-        default=0,
-        metadata={
-            "help": "Width of the LSTM that `likelihood_ratio` adds to what it reads, and by which it reads the "
-            "generator's hidden states, too; 0: none."
-        },
-    )
     seeds: int = field(
         default=1,
         metadata={
@@ -205,12 +217,11 @@ class SyntheticRecipeArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.temperatures = sorted({1.0, self.rival_temperature, *self.temperatures}, reverse=True)
         if self.temperatures[-1] <= 0:
             raise ValueError(f"A temperature must be above 0; got {self.temperatures[-1]}.")
-        if self.discriminator not in ("cnn", "likelihood_ratio"):
-            raise ValueError(f"`discriminator` must be cnn or likelihood_ratio; got {self.discriminator!r}.")
-        for name in ("seeds", "num_texts", "num_test_samples", "num_validation_texts", "language_model_size"):
+        for name in ("seeds", "num_texts", "num_test_samples", "num_validation_texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 

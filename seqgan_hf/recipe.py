@@ -21,10 +21,17 @@ from transformers.utils import is_matplotlib_available
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .completions import one_line
 from .config import SeqGANConfig, is_secret, parse_config, publishable
-from .data import AnyDataset
+from .data import AnyDataset, TextFormat
 from .evaluation import stages_table
 from .hub import create_repository
 from .loading import load_generator
+from .models import (
+    LikelihoodRatioForSequenceClassification,
+    LSTMConfig,
+    LSTMForCausalLM,
+    TextCNNConfig,
+    TextCNNForSequenceClassification,
+)
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
@@ -127,6 +134,61 @@ def likelihood_stage(
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
     return load_generator(str(folder), **loading or {}), metrics
+
+
+def scratch_discriminator(
+    args: SyntheticRecipeArguments,
+    config: SeqGANConfig,
+    generator: PreTrainedModel,
+    text_format: TextFormat,
+    train: AnyDataset,
+    validation: AnyDataset,
+) -> tuple[PreTrainedModel, float]:
+    """
+    Make the discriminator of a run, and train the language models that it may read with.
+
+    Args:
+        args (`SyntheticRecipeArguments`): Which one, and its sizes.
+        config (`SeqGANConfig`): Settings of the game.
+        generator (`PreTrainedModel`): After its first stage; a likelihood ratio reads with a copy of it.
+        text_format (`TextFormat`): The generator's special tokens.
+        train, validation (`Dataset`): Real texts.
+
+    Returns:
+        `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
+    """
+    vocab_size: Any = generator.get_input_embeddings().num_embeddings
+    if args.discriminator == "cnn":
+        return TextCNNForSequenceClassification(
+            TextCNNConfig(vocab_size=vocab_size, pad_token_id=text_format.pad_token_id)
+        ), 0.0
+    size = args.language_model_size
+    shape = LSTMConfig(
+        vocab_size=vocab_size,
+        bos_token_id=text_format.start_token_id,
+        embedding_size=size,
+        hidden_size=size,
+        dropout=args.language_model_dropout,
+    )
+    readers, seconds = [generator], 0.0
+    for number in range(1, args.language_models + 1):
+        print(f"\nLanguage model {number} of {args.language_models}, for the discriminator to read with.", flush=True)
+        set_seed(config.seed + 1000 * number)
+        settings = dataclasses.replace(args, mle_weight_decay=args.language_model_weight_decay)
+        model, metrics = likelihood_stage(
+            settings, config, LSTMForCausalLM(shape), train, validation, name=f"mle_{number}"
+        )
+        readers.append(model)
+        seconds += metrics.get("cpu_seconds", 0.0)
+    classifier = LikelihoodRatioForSequenceClassification.from_language_models(
+        readers,
+        start_token_id=text_format.start_token_id,
+        pad_token_id=text_format.pad_token_id,
+        hidden_size=args.ratio_hidden_size,
+        generator_hidden_size=args.hidden_size if args.ratio_hidden_size else 0,
+        dropout=args.language_model_dropout,
+    )
+    return classifier, seconds
 
 
 def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:

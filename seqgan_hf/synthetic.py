@@ -8,25 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 from transformers.utils import is_matplotlib_available
 
 from .arguments import SyntheticRecipeArguments
 from .completions import Completions
 from .config import SeqGANConfig, publishable
-from .data import AnyDataset, TextFormat, prepare_dataset
+from .data import TextFormat, prepare_dataset
 from .evaluation import mean_nll, oracle_curve, stages_table
 from .models import (
-    LikelihoodRatioForSequenceClassification,
     LSTMConfig,
     LSTMForCausalLM,
-    TextCNNConfig,
-    TextCNNForSequenceClassification,
 )
 from .oracle import as_dataset, oracle_digest
 from .pair import game_settings
 from .plots import plot_quality_and_diversity
-from .recipe import announce_game, finish, likelihood_stage, which_checkpoint, write_config
+from .recipe import announce_game, finish, likelihood_stage, scratch_discriminator, which_checkpoint, write_config
 from .samples import sample_texts
 from .trainer import SeqGANTrainer
 
@@ -95,7 +92,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         finished.write_text(json.dumps(report, indent=1), encoding="utf-8")
         print(f"\n{caption}\n{stages_table(report['stages'])}")
         return report
-    discriminator, report["cpu_seconds"]["language_models"] = oracle_discriminator(
+    discriminator, report["cpu_seconds"]["language_models"] = scratch_discriminator(
         args, config, generator, text_format, train, validation
     )
     trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=validation)
@@ -144,61 +141,6 @@ def kept_curve(
     curve = measure()
     path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
     return curve
-
-
-def oracle_discriminator(
-    args: SyntheticRecipeArguments,
-    config: SeqGANConfig,
-    generator: PreTrainedModel,
-    text_format: TextFormat,
-    train: AnyDataset,
-    validation: AnyDataset,
-) -> tuple[PreTrainedModel, float]:
-    """
-    Make the discriminator of a run, and train the language models that it may read with.
-
-    Args:
-        args (`SyntheticRecipeArguments`): Which one, and its sizes.
-        config (`SeqGANConfig`): Settings of the game.
-        generator (`PreTrainedModel`): After its first stage; a likelihood ratio reads with a copy of it.
-        text_format (`TextFormat`): The generator's special tokens.
-        train, validation (`Dataset`): Real texts.
-
-    Returns:
-        `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
-    """
-    vocab_size: Any = generator.get_input_embeddings().num_embeddings
-    if args.discriminator == "cnn":
-        return TextCNNForSequenceClassification(
-            TextCNNConfig(vocab_size=vocab_size, pad_token_id=text_format.pad_token_id)
-        ), 0.0
-    size = args.language_model_size
-    shape = LSTMConfig(
-        vocab_size=vocab_size,
-        bos_token_id=text_format.start_token_id,
-        embedding_size=size,
-        hidden_size=size,
-        dropout=args.language_model_dropout,
-    )
-    readers, seconds = [generator], 0.0
-    for number in range(1, args.language_models + 1):
-        print(f"\nLanguage model {number} of {args.language_models}, for the discriminator to read with.", flush=True)
-        set_seed(config.seed + 1000 * number)
-        settings = dataclasses.replace(args, mle_weight_decay=args.language_model_weight_decay)
-        model, metrics = likelihood_stage(
-            settings, config, LSTMForCausalLM(shape), train, validation, name=f"mle_{number}"
-        )
-        readers.append(model)
-        seconds += metrics.get("cpu_seconds", 0.0)
-    classifier = LikelihoodRatioForSequenceClassification.from_language_models(
-        readers,
-        start_token_id=text_format.start_token_id,
-        pad_token_id=text_format.pad_token_id,
-        hidden_size=args.ratio_hidden_size,
-        generator_hidden_size=args.hidden_size if args.ratio_hidden_size else 0,
-        dropout=args.language_model_dropout,
-    )
-    return classifier, seconds
 
 
 def _stages_of(curves: dict[str, list[dict[str, float]]], rival: float) -> dict[str, dict[str, float]]:
