@@ -3,9 +3,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 extras = {
+    "music": ["mido>=1.3"],
     "peft": ["peft>=0.18"],
     "plots": ["matplotlib>=3.8"],
     "rich": ["rich>=13.8"],
+    "mauve": ["mauve-text>=0.4"],
     "docs": ["sphinx>=8", "myst-parser>=4", "furo>=2025.7.19"],
     "trackers": ["tensorboard>=2.16", "trackio>=0.20", "wandb>=0.20"],
     "test": [
@@ -16,6 +18,8 @@ extras = {
         "scipy>=1.11",
         "peft>=0.18",
         "matplotlib>=3.8",
+        "mido>=1.3",
+        "mauve-text>=0.4",
         "markdown-it-py[linkify]>=3",
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],

@@ -1,12 +1,16 @@
 """Pictures of a run, for whoever would rather look than read. Needs matplotlib: the extra `plots`."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .music import PITCH_OF_KEY_0, parse_melody
+
 _STATE_NAME = "trainer_state.json"
 _RUN_STYLES = ("-", "--", ":", "-.")
+_NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _BLEU = {"bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4"}
 
 # Title and unit of each panel, and its curves: log key -> legend.
@@ -195,15 +199,24 @@ def plot_temperature_sweep(sweep: Sequence[Mapping[str, float]], path: str | Pat
 
 
 def plot_quality_and_diversity(
-    curves: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path, title: str = ""
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    path: str | Path,
+    title: str = "Down and to the left is better; each curve runs over the temperature",
+    diversity: tuple[str, str] = (
+        "NLL_test",
+        "NLL_test: held-out texts under the generator, nats per token (diversity)",
+    ),
+    quality: tuple[str, str] = ("NLL_oracle", "NLL_oracle: samples under the oracle, nats per token (quality)"),
 ) -> Path:
     """
     Draw generators on the plane of quality and diversity: a curve over the temperature for each.
 
     Args:
-        curves (`Mapping`): For each generator's name what [`~seqgan_hf.evaluation.oracle_curve`] found.
+        curves (`Mapping`): For each generator's name what [`~seqgan_hf.evaluation.oracle_curve`] found, or other metrics
+            over `temperature`.
         path (`str` or `Path`): The PNG file to write.
         title (`str`): Above the picture.
+        diversity, quality (`tuple[str, str]`): The metric of the horizontal and of the vertical axis, and its label.
 
     Returns:
         `Path`: the file.
@@ -217,16 +230,16 @@ def plot_quality_and_diversity(
         points = sorted(curve, key=lambda point: point["temperature"])
         color = f"C{index % 10}"
         axes.plot(
-            [point["NLL_test"] for point in points],
-            [point["NLL_oracle"] for point in points],
+            [point[diversity[0]] for point in points],
+            [point[quality[0]] for point in points],
             marker=".",
             color=color,
             label=name,
         )
         models = [point for point in points if point["temperature"] == 1]
         axes.plot(
-            [point["NLL_test"] for point in models],
-            [point["NLL_oracle"] for point in models],
+            [point[diversity[0]] for point in models],
+            [point[quality[0]] for point in models],
             marker="*",
             markersize=14,
             linestyle="",
@@ -235,15 +248,93 @@ def plot_quality_and_diversity(
             zorder=3,
         )
     axes.plot([], [], "*", color="white", markersize=14, markeredgecolor="black", label="temperature 1")
-    axes.set(
-        title=title or "Down and to the left is better; each curve runs over the temperature",
-        xlabel="NLL_test: held-out texts under the generator, nats per token (diversity)",
-        ylabel="NLL_oracle: samples under the oracle, nats per token (quality)",
-    )
+    axes.set(title=title, xlabel=diversity[1], ylabel=quality[1])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     return Path(path)
+
+
+def plot_piano_rolls(
+    rolls: Mapping[str, Sequence[Sequence[int] | str]], path: str | Path, title: str = "", step_seconds: float = 0.4
+) -> Path:
+    """
+    Draw melodies as piano rolls: keys over time, a row of pictures for each name, all on the same axes.
+
+    Args:
+        rolls (`Mapping`): For each name, such as "real" or "SeqGAN", its melodies: a token a step, 0 for a rest, 1 to 88
+            for the keys of a piano. A few of each; equal keys in a row are drawn as one note.
+        path (`str` or `Path`): The PNG file to write.
+        title (`str`): Above the picture.
+        step_seconds (`float`): How long a step lasts.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ValueError: If there is no melody, or a token of one is not an integer from 0 to 88.
+        ImportError: If matplotlib is not installed.
+    """
+    melodies = {name: [parse_melody(melody, "rolls") for melody in row] for name, row in rolls.items()}
+    if not melodies or not all(melodies.values()):
+        raise ValueError("There is nothing to plot: `rolls` must hold at least one melody for each name.")
+    every = [melody for row in melodies.values() for melody in row]
+    keys = [key for melody in every for key in melody if key] or [40]
+    shown = range(min(keys) - 1, max(keys) + 2)
+    columns = max(map(len, melodies.values()))
+    figure = _new_figure(figsize=(1 + 2.7 * columns, 0.7 + 1.8 * len(melodies)))
+    figure.suptitle(title, wrap=True)
+    grid = figure.subplots(len(melodies), columns, sharex=True, sharey=True, squeeze=False)
+    for index, (name, row) in enumerate(melodies.items()):
+        grid[index, 0].set_ylabel(name, fontweight="bold", color=f"C{index % 10}")
+        for axes, melody in zip(grid[index], row, strict=False):
+            _draw_keyboard(axes, shown)
+            _draw_melody(axes, melody, step_seconds, f"C{index % 10}")
+        for axes in grid[index, len(row) :]:
+            axes.set_visible(False)
+    for column in grid.T:
+        *_, lowest = (axes for axes in column if axes.get_visible())
+        lowest.tick_params(labelbottom=True)
+    # All white keys have their name where there is room.
+    named = ("C", "D", "E", "F", "G", "A", "B") if len(shown) <= 15 else ("C", "G")
+    ticks = {key: _note_name(key) for key in shown if _note_name(key)[:-1] in named}
+    grid[0, 0].set_yticks(list(ticks), list(ticks.values()))
+    grid[0, 0].set(xlim=(0, step_seconds * max(map(len, every))), ylim=(shown[0] - 0.5, shown[-1] + 0.5))
+    figure.supxlabel("seconds", fontsize="medium")
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def _draw_keyboard(axes: Any, keys: Sequence[int]) -> None:
+    """Shade the black keys, and draw a line below each C."""
+    for key in keys:
+        if "#" in _note_name(key):
+            axes.axhspan(key - 0.5, key + 0.5, color="0.95", linewidth=0, zorder=0)
+        elif _note_name(key).startswith("C"):
+            axes.axhline(key - 0.5, color="0.8", linewidth=0.8, zorder=1)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize="small", labelbottom=False)
+    axes.spines[:].set_color("0.8")
+
+
+def _draw_melody(axes: Any, melody: Sequence[int], step_seconds: float, color: str) -> None:
+    """Draw equal keys in a row as one bar, with a thin line from bar to bar, and rests as nothing."""
+    times = [step * step_seconds for step in range(len(melody) + 1)]
+    start = 0
+    for key, held in itertools.groupby(melody):
+        end = start + len(list(held))
+        if key:
+            axes.broken_barh([(times[start], times[end] - times[start])], (key - 0.5, 1), facecolor=color, zorder=3)
+        start = end
+    line = [key or float("nan") for key in melody]
+    axes.stairs(line, times, baseline=None, color=color, alpha=0.4, zorder=2)
+
+
+def _note_name(key: int) -> str:
+    """The name of a piano's key: C4 for key 40."""
+    octave, note = divmod(key + PITCH_OF_KEY_0, 12)
+    return f"{_NOTES[note]}{octave - 1}"
 
 
 def _new_figure(figsize: tuple[float, float]) -> Any:

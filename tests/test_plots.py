@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from seqgan_hf import plots
 from seqgan_hf.plots import (
     plot_learning_curves,
+    plot_piano_rolls,
     plot_quality_and_diversity,
     plot_runs,
     plot_temperature_sweep,
@@ -99,6 +101,72 @@ def test_quality_and_diversity_become_a_png(temperatures, tmp_path):
     assert size_of(plot_quality_and_diversity(curves, str(tmp_path / "plane.png"), "a title")) == (960, 720)
 
 
+ROLLS = {"real": [[40, 40, 0, 47], "42 44 45 0 0 88", [1]], "MLE": [["40", "40"]], "SeqGAN": [[0, 0, 0], [52, 0, 52]]}
+
+
+def drawn_by(monkeypatch, rolls, path, **settings):
+    """The axes of the picture: for each that is seen its bars (start, seconds, key), and the figure."""
+    made, new_figure = [], plots._new_figure
+    monkeypatch.setattr(plots, "_new_figure", lambda figsize: made.append(new_figure(figsize)) or made[-1])
+    plot_piano_rolls(rolls, path, **settings)
+    (figure,) = made
+    bars = [
+        [
+            (box.x0, box.width, box.y0 + 0.5)
+            for bar in axes.collections
+            for box in (outline.get_extents() for outline in bar.get_paths())
+        ]
+        for axes in figure.axes
+        if axes.get_visible()
+    ]
+    return figure, bars
+
+
+def test_piano_rolls_become_a_png(tmp_path):
+    assert size_of(plot_piano_rolls(ROLLS, tmp_path / "rolls.png", "a title")) == (1092, 732)
+    assert size_of(plot_piano_rolls({"one": [[0]]}, str(tmp_path / "silent.png"))) == (444, 300)
+
+
+def test_piano_rolls_have_a_bar_for_each_note(tmp_path, monkeypatch):
+    _, bars = drawn_by(monkeypatch, ROLLS, tmp_path / "rolls.png", step_seconds=0.5)
+    assert bars == [
+        [(0, 1, 40), (1.5, 0.5, 47)],
+        [(0, 0.5, 42), (0.5, 0.5, 44), (1, 0.5, 45), (2.5, 0.5, 88)],
+        [(0, 0.5, 1)],
+        [(0, 1, 40)],
+        [],
+        [(0, 0.5, 52), (1, 0.5, 52)],
+    ]
+
+
+def test_piano_rolls_are_cropped_to_the_notes_in_use(tmp_path, monkeypatch):
+    """All share the axes: a key of room above and below, and the seconds of the longest."""
+    figure, _ = drawn_by(monkeypatch, {"real": [[40, 0, 47]], "MLE": [[45] * 5, [0]]}, tmp_path / "rolls.png")
+    for axes in figure.axes:
+        assert axes.get_xlim() == (0, 2) and axes.get_ylim() == (38.5, 48.5)
+    named = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert named == ["B3", "C4", "D4", "E4", "F4", "G4"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["real", "", "MLE", ""]
+    assert [axes.get_visible() for axes in figure.axes] == [True, False, True, True]
+
+
+def test_piano_rolls_over_many_octaves_name_fewer_keys(tmp_path, monkeypatch):
+    figure, _ = drawn_by(monkeypatch, {"real": [[28, 52]]}, tmp_path / "rolls.png")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["C3", "G3", "C4", "G4", "C5"]
+
+
+@pytest.mark.parametrize("rolls", [{}, {"real": []}, {"real": [[40]], "MLE": []}])
+def test_piano_rolls_of_nothing_are_refused(rolls, tmp_path):
+    message = "There is nothing to plot: `rolls` must hold at least one melody for each name."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        plot_piano_rolls(rolls, tmp_path / "rolls.png")
+
+
+def test_piano_rolls_of_no_melody_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^`rolls`: a token must be an integer from 0, .* got 89 at step 1\. "):
+        plot_piano_rolls({"real": [[40, 89]]}, tmp_path / "rolls.png")
+
+
 def test_pictures_without_matplotlib_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     message = "Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'."
@@ -108,3 +176,5 @@ def test_pictures_without_matplotlib_say_what_to_install(tmp_path, monkeypatch):
         plot_temperature_sweep([], tmp_path / "sweep.png")
     with pytest.raises(ImportError, match=re.escape(message)):
         plot_quality_and_diversity({}, tmp_path / "plane.png")
+    with pytest.raises(ImportError, match=re.escape(message)):
+        plot_piano_rolls({"real": [[40]]}, tmp_path / "rolls.png")

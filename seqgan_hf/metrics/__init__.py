@@ -3,8 +3,21 @@
 from .bleu import Bleu
 from .distinct_n import DistinctN
 from .frechet_distance import FrechetDistance
+from .mauve import Mauve
+from .mse_music import MSEMusic
 from .nll_oracle import NLLOracle
 from .novelty import Novelty
+from .reverse_perplexity import ReversePerplexity
 from .self_bleu import SelfBleu
 
-__all__ = ["Bleu", "DistinctN", "FrechetDistance", "NLLOracle", "Novelty", "SelfBleu"]
+__all__ = [
+    "Bleu",
+    "DistinctN",
+    "FrechetDistance",
+    "MSEMusic",
+    "Mauve",
+    "NLLOracle",
+    "Novelty",
+    "ReversePerplexity",
+    "SelfBleu",
+]

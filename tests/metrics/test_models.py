@@ -9,10 +9,11 @@ import torch
 from conftest import BOS, GENERATORS, VOCAB_SIZE
 from scipy import linalg
 from test_texts import folder_of
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from seqgan_hf.metrics import FrechetDistance, NLLOracle
-from seqgan_hf.metrics.frechet_distance.frechet_distance import frechet_distance, text_features
+from seqgan_hf.metrics.features import longest_input, text_features
+from seqgan_hf.metrics.frechet_distance.frechet_distance import frechet_distance
 from seqgan_hf.oracle import make_oracle
 
 NO_IDS = "`predictions` must be a list of lists of token ids, one a text;"
@@ -156,6 +157,23 @@ def test_what_an_encoder_cannot_hold_is_cut_off(encoder, tokenizer):
     assert np.isfinite(text_features([longest], encoder, tokenizer)).all()
 
 
+@pytest.mark.parametrize("padding", [0, 1, 5])
+def test_encoders_that_number_positions_from_padding_on_hold_fewer_tokens(padding, tokenizer):
+    """RoBERTa has 514 positions and reads 512 tokens: one more was an IndexError, where the tokenizer has no limit."""
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = RobertaConfig(vocab_size=len(tokenizer), pad_token_id=padding, max_position_embeddings=16, **sizes)
+    encoder = RobertaModel(config)
+    assert tokenizer.model_max_length > 1e9
+    assert longest_input(encoder, tokenizer) == 16 - padding - 1
+    texts = ["the cat sat on the mat " * 10, "the cat"]
+    together = text_features(texts, encoder, tokenizer)
+    assert together == pytest.approx(
+        np.concatenate([text_features([text], encoder, tokenizer) for text in texts]), abs=1e-5
+    )
+    tokenizer.model_max_length = 7
+    assert longest_input(encoder, tokenizer) == 7
+
+
 def test_generated_texts_are_compared_with_real_ones(encoder, tokenizer, tmp_path):
     encoder.save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
@@ -176,7 +194,7 @@ def test_generated_texts_are_compared_with_real_ones(encoder, tokenizer, tmp_pat
         (
             {"reference_corpus": ["a"]},
             ValueError,
-            "`reference_corpus` must hold at least 2 texts, to have a covariance; got 1.",
+            "`reference_corpus` must hold at least 2 texts, to be compared; got 1.",
         ),
         (
             {"predictions": [["a"], ["b"]]},

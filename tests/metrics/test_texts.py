@@ -10,12 +10,18 @@ import evaluate
 import pytest
 
 from seqgan_hf import metrics
-from seqgan_hf.metrics import Bleu, DistinctN, Novelty, SelfBleu
+from seqgan_hf.metrics import Bleu, DistinctN, Novelty, ReversePerplexity, SelfBleu
 from seqgan_hf.metrics.texts import TextMetric
 
 CORPUS = ["a b c d", "c d e", "a b b"]
 # With each metric, the arguments that it needs beside the texts.
-METRICS = {Bleu: {"reference_corpus": CORPUS}, SelfBleu: {}, DistinctN: {}, Novelty: {"training_texts": CORPUS}}
+METRICS = {
+    Bleu: {"reference_corpus": CORPUS},
+    SelfBleu: {},
+    DistinctN: {},
+    Novelty: {"training_texts": CORPUS},
+    ReversePerplexity: {"reference_corpus": CORPUS},
+}
 everyone = pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 with_a_corpus = pytest.mark.parametrize(
     ("metric", "argument"),

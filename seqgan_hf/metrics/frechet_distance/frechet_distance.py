@@ -1,17 +1,12 @@
 """Fréchet distance between generated and real texts, over the features of an encoder."""
 
-import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import datasets
 import numpy as np
-import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from seqgan_hf.metrics import texts
-from seqgan_hf.states import dropout_off
+from seqgan_hf.metrics import features
 
 _DESCRIPTION = """\
 The Fréchet distance between two normal distributions, fitted to an encoder's features of generated and of real texts.
@@ -54,48 +49,6 @@ Examples:
 """
 
 
-@torch.no_grad()
-def text_features(
-    strings: Sequence[str], encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64
-) -> np.ndarray:
-    """
-    The mean of an encoder's last hidden states over the tokens of each text, special ones included.
-
-    Args:
-        strings (`Sequence[str]`):
-            The texts; what exceeds the encoder's longest input is cut off.
-        encoder (`PreTrainedModel`):
-            A model whose output has `last_hidden_state`.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        batch_size (`int`):
-            Texts at a time.
-
-    Returns:
-        `np.ndarray` of shape `(num_texts, hidden_size)`, float64.
-
-    Raises:
-        ValueError: If a text has no token.
-    """
-    longest = min(tokenizer.model_max_length, getattr(encoder.config, "max_position_embeddings", None) or 10**9)
-    encoded = tokenizer(list(strings), truncation=True, max_length=longest)["input_ids"]
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    if not encoded[order[0]]:
-        raise ValueError(f"The encoder's tokenizer makes no token of {reprlib.repr(strings[order[0]])}. Leave it out.")
-    features = [np.empty(0)] * len(encoded)
-    with dropout_off(encoder):
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            batch = [torch.tensor(encoded[row]) for row in rows]
-            ids = pad_sequence(batch, batch_first=True).to(encoder.device)
-            mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True).to(encoder.device)
-            states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.double()
-            means = (states * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-            for row, mean in zip(rows, means.cpu().numpy(), strict=True):
-                features[row] = mean
-    return np.stack(features)
-
-
 def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     """
     The squared Fréchet distance between normal distributions fitted to two sets of features.
@@ -116,7 +69,7 @@ def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     return float(distance + np.trace(first) + np.trace(second) - 2 * np.sqrt(shared).sum())
 
 
-class FrechetDistance(texts.TextMetric):
+class FrechetDistance(features.FeatureMetric):
     """
     Fréchet distance between generated and real texts: the FID of Heusel et al. (https://huggingface.co/papers/1706.08500).
 
@@ -127,19 +80,6 @@ class FrechetDistance(texts.TextMetric):
     inputs = _INPUTS_DESCRIPTION
     bibtex = _CITATION
     urls = ("https://huggingface.co/papers/1706.08500", "https://arxiv.org/abs/1806.04936")
-    form = datasets.Value("string")
-
-    @staticmethod
-    def take(texts: Iterable[Any], argument: str) -> list[str]:
-        """Check strings."""
-        taken = list(texts)
-        wrong = [text for text in taken if not isinstance(text, str)]
-        if isinstance(texts, str) or wrong:
-            got = texts if isinstance(texts, str) else wrong[0]
-            raise TypeError(
-                f"`{argument}` must be a list of strings, which the encoder reads; got {reprlib.repr(got)}."
-            )
-        return taken
 
     def compute(
         self,
@@ -151,25 +91,7 @@ class FrechetDistance(texts.TextMetric):
         batch_size: int = 64,
     ) -> dict[str, float] | None:
         """Score `predictions` and those given to `add` and `add_batch` before; None on all processes but the first."""
-        texts.check_at_least_one("batch_size", batch_size)
-        real = self.take(reference_corpus, "reference_corpus")
-        if len(real) < 2:
-            raise ValueError(f"`reference_corpus` must hold at least 2 texts, to have a covariance; got {len(real)}.")
-        model = AutoModel.from_pretrained(encoder) if isinstance(encoder, str) else encoder
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
-        return self.measure(
-            predictions, fewest=2, real=real, encoder=model, tokenizer=tokenizer, batch_size=batch_size
-        )
+        return self.measure_features(predictions, reference_corpus, encoder, tokenizer, batch_size)
 
-    def score(
-        self,
-        predictions: list[str],
-        *,
-        real: list[str],
-        encoder: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
-    ) -> dict[str, float]:
-        features = [text_features(strings, encoder, tokenizer, batch_size) for strings in (predictions, real)]
-        return {"frechet_distance": frechet_distance(*features)}
+    def compare(self, generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        return {"frechet_distance": frechet_distance(generated, real)}

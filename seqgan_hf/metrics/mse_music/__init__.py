@@ -1,0 +1,5 @@
+"""Squared difference in pitch between generated and real melodies."""
+
+from .mse_music import MSEMusic
+
+__all__ = ["MSEMusic"]
