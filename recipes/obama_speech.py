@@ -12,18 +12,14 @@ By default the paper's corpus is read; `--dataset_name` takes any other, for exa
 All flags: --help. The presets are the YAML files in recipes/configs/obama_speech.
 """
 
-from seqgan_hf.arguments import TextRecipeArguments
-from seqgan_hf.corpora import load_splits
-from seqgan_hf.networks import load_networks
-from seqgan_hf.real_text import play
-from seqgan_hf.recipe import start
+from seqgan_hf.real_text import run
+from seqgan_hf.text_measures import Task
+
+SPEECHES = Task(order=3)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, config = start(__file__, TextRecipeArguments, argv, __doc__, default_preset="pretrained")
-    splits = load_splits(args, config.seed)
-    networks = load_networks(args, config, splits["train"])
-    play(args, config, splits, networks)
+    run(__file__, argv, __doc__, SPEECHES, default_preset="pretrained")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+_CONTROLS = ("constant", "shuffled", "random")
 
 
 @dataclass
@@ -79,8 +82,11 @@ class ScratchArguments:
 
 
 @dataclass
-class TextRecipeArguments(DatasetArguments):
+class TextRecipeArguments(ScratchArguments, DatasetArguments):
     """What a recipe on texts can be told, beside [`SeqGANConfig`]."""
+
+    PRESETS: ClassVar[dict[str, str]] = {"sample": "smoke", "from_scratch": "paper"}
+    """Flags that stand for a preset."""
 
     sample: bool = field(
         default=False,
@@ -116,14 +122,22 @@ class TextRecipeArguments(DatasetArguments):
         default=False,
         metadata={"help": "Load the generator in 4 bits and train an adapter on it (QLoRA). Needs bitsandbytes."},
     )
-    vocab_size: int = field(default=4000, metadata={"help": "From scratch: tokens of the tokenizer, at least 259."})
-    embedding_size: int = field(
-        default=32,  # the authors' code
-        metadata={"help": "From scratch: width of the generator's embedding."},
+    tokenizer: str = field(
+        default="bpe",
+        metadata={
+            "help": "From scratch: `bpe`, `word` or `character`. The last two write \N{REPLACEMENT CHARACTER} for what "
+            "is not in the vocabulary.",
+            "choices": ("bpe", "word", "character"),
+        },
     )
-    hidden_size: int = field(
-        default=32,  # the authors' code
-        metadata={"help": "From scratch: width of the generator's LSTM."},
+    vocab_size: int = field(
+        default=4000, metadata={"help": "From scratch: the most tokens of the tokenizer; for `bpe` at least 259."}
+    )
+    fixed_length: bool = field(
+        default=False,
+        metadata={
+            "help": "From scratch: all texts have `max_completion_length` tokens and no end; others are left out."
+        },
     )
     generator_dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of the generator."})
     mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
@@ -134,17 +148,49 @@ class TextRecipeArguments(DatasetArguments):
         default=2, metadata={"help": "Stop that stage after so many epochs without a lower held-out NLL; 0: never."}
     )
     num_test_samples: int = field(
-        default=500, metadata={"help": "Texts sampled from the generator for BLEU, before and after the game."}
+        default=500, metadata={"help": "Texts sampled from a generator at each temperature."}
     )
-    rival_temperature: float = field(
-        default=0.75,
-        metadata={"help": "Also report the maximum-likelihood generator at this temperature: the rival that counts."},
+    temperatures: list[float] = field(
+        default_factory=lambda: [1.1, 1.0, 0.9, 0.8, 0.7, 0.6],
+        metadata={
+            "help": "Softmax temperatures, above 0, at which both stages are measured: the curve of the "
+            "maximum-likelihood generator is the rival that counts. 1 is always among them."
+        },
+    )
+    controls: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Play the game again with these controls instead of the reward: `constant`, `shuffled`, `random`. "
+            "What they gain, too, is not the discriminator's."
+        },
+    )
+    seeds: int = field(
+        default=1,
+        metadata={
+            "help": "Runs in a row, of seeds `seed`, `seed` + 1 and so on; more than one are kept in folders "
+            "`seed_<number>` of `output_dir`. With `--resume_from_checkpoint true` finished ones are left as they are."
+        },
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_test_samples < 1:
-            raise ValueError(f"`num_test_samples` must be at least 1; got {self.num_test_samples}.")
+        ScratchArguments.__post_init__(self)
+        DatasetArguments.__post_init__(self)
+        self.temperatures = _checked_temperatures(self.temperatures)
+        for name, least in (("num_test_samples", 2), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
+        for control in self.controls:
+            if control not in _CONTROLS:
+                raise ValueError(f"`controls` must be among {', '.join(_CONTROLS)}; got {control!r}.")
+        if self.discriminator == "likelihood_ratio" and not self.from_scratch:
+            raise ValueError(
+                "`discriminator: likelihood_ratio` reads the tokens of language models made from scratch: add "
+                "`--from_scratch`, or leave it out and name a discriminator by `--discriminator_name_or_path`."
+            )
+        if self.fixed_length and not self.from_scratch:
+            raise ValueError(
+                "`fixed_length` makes a tokenizer without an end of text: add `--from_scratch`, or leave it out."
+            )
         adapted = self.use_peft or self.discriminator_use_peft or self.load_in_4bit
         if self.from_scratch and adapted:
             raise ValueError(
@@ -218,9 +264,7 @@ class SyntheticRecipeArguments(ScratchArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.temperatures = sorted({1.0, self.rival_temperature, *self.temperatures}, reverse=True)
-        if self.temperatures[-1] <= 0:
-            raise ValueError(f"A temperature must be above 0; got {self.temperatures[-1]}.")
+        self.temperatures = _checked_temperatures([self.rival_temperature, *self.temperatures])
         for name in ("seeds", "num_texts", "num_test_samples", "num_validation_texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
@@ -290,11 +334,17 @@ class EvaluateArguments(DatasetArguments):
         _check_sampling(self.num_samples, self.temperatures, self.max_completion_length, self.batch_size)
 
 
+def _checked_temperatures(temperatures: Sequence[float]) -> list[float]:
+    """Return each temperature once, from the highest on, and 1 among them."""
+    for temperature in temperatures:
+        if not temperature > 0:
+            raise ValueError(f"A temperature must be above 0; got {temperature}.")
+    return sorted({1.0, *temperatures}, reverse=True)
+
+
 def _check_sampling(num_samples: int, temperatures: Sequence[float], length: int, batch_size: int) -> None:
     counts = {"num_samples": num_samples, "max_completion_length": length, "batch_size": batch_size}
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1; got {value}.")
-    for temperature in temperatures:
-        if not temperature > 0:
-            raise ValueError(f"A temperature must be above 0; got {temperature}.")
+    _checked_temperatures(temperatures)

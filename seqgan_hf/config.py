@@ -427,7 +427,7 @@ def parse_config(
             `.yml` it is a file of `field: value` lines, and no preset is read.
         description (`str`, *optional*): Shown by `--help`.
         presets (`str` or `Path`, *optional*): A folder of such files. `--preset NAME` reads `NAME.yaml` from it first,
-            and so does a flag `--NAME` that is also a field, such as `--sample`.
+            and so does a flag that a class has in its `PRESETS`, such as `--sample`.
         default_preset (`str`, *optional*): The preset where none is named.
         prog (`str`, *optional*): The command in `--help`; that of the process by default.
 
@@ -442,10 +442,10 @@ def parse_config(
     path: Path | None = None
     if argv and argv[0].endswith((".yaml", ".yml")):
         path = Path(argv.pop(0))
-        if presets is not None and _choose_preset(Path(presets), argv, None)[0] is not None:
+        if presets is not None and _choose_preset(Path(presets), argv, None, config_classes)[0] is not None:
             raise ValueError(f"{path} and a preset were given: give one, and set what differs by flags.")
     elif presets is not None:
-        path, argv = _choose_preset(Path(presets), argv, default_preset)
+        path, argv = _choose_preset(Path(presets), argv, default_preset, config_classes)
     if path is not None:
         argv = _flags_from_yaml(path, config_classes) + argv
     classes: list[Any] = list(config_classes)
@@ -480,10 +480,14 @@ def _preset_names(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
-def _choose_preset(folder: Path, argv: list[str], default: str | None) -> tuple[Path | None, list[str]]:
+def _choose_preset(
+    folder: Path, argv: list[str], default: str | None, config_classes: Sequence[type]
+) -> tuple[Path | None, list[str]]:
     names = _preset_names(folder)
+    flags = {flag: name for one in config_classes for flag, name in getattr(one, "PRESETS", {}).items()}
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--preset=") else [arg])]
-    chosen = [name for name in names if f"--{name}" in argv]
+    given = [flag for flag, name in flags.items() if f"--{flag}" in argv and name in names]
+    chosen = [flags[flag] for flag in given]
     if "--preset" in argv:
         at = argv.index("--preset")
         chosen = argv[at + 1 : at + 2]
@@ -493,7 +497,7 @@ def _choose_preset(folder: Path, argv: list[str], default: str | None) -> tuple[
                 f"`--preset` must be one of {', '.join(names)}; got {chosen[0] if chosen else 'nothing'}."
             )
     if len(chosen) > 1:
-        raise ValueError(f"--{' and --'.join(chosen)} are two presets: give one, and set what differs by flags.")
+        raise ValueError(f"--{' and --'.join(given)} are two presets: give one, and set what differs by flags.")
     name = chosen[0] if chosen else default
     return (folder / f"{name}.yaml" if name else None), argv
 

@@ -234,16 +234,19 @@ def stages_table(stages: Mapping[str, Mapping[str, float]]) -> str:
     Lay out the metrics of a run's stages for a terminal.
 
     Args:
-        stages (`Mapping`): For each stage, such as `MLE` and `SeqGAN`, its metrics; the first names the columns.
+        stages (`Mapping`): For each stage, such as `MLE` and `SeqGAN`, its metrics; the first names the columns. What a
+            later one lacks is a dash.
 
     Returns:
         `str`: a header and one line a stage.
     """
     columns = list(next(iter(stages.values())))
     first = max(len(name) for name in stages)
-    lines = [" " * first + "".join(f"  {column:>11}" for column in columns)]
+    widths = {column: max(len(column), 8) for column in columns}
+    lines = [" " * first + "".join(f"  {column:>{width}}" for column, width in widths.items())]
     for name, metrics in stages.items():
-        lines.append(f"{name:<{first}}" + "".join(f"  {metrics[column]:>11.4f}" for column in columns))
+        cells = {column: f"{metrics[column]:.4f}" if column in metrics else "-" for column in columns}
+        lines.append(f"{name:<{first}}" + "".join(f"  {cells[column]:>{width}}" for column, width in widths.items()))
     return "\n".join(lines)
 
 

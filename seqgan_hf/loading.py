@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import constants, file_exists, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -19,7 +18,6 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import find_adapter_config_file, is_peft_available
 
@@ -334,37 +332,3 @@ def load_texts(
         if loader is not None:
             return load_dataset(loader, data_files=name_or_path, split=split, streaming=streaming)
         return load_dataset(name_or_path, config_name, split=split, revision=revision, streaming=streaming)
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """
-    Train a byte-level BPE tokenizer on the texts of a run from scratch. Any text can be written and read back exactly.
-
-    Args:
-        texts (`Iterable[str]`): The training texts.
-        vocab_size (`int`): The most tokens, at least 259 (every byte and three special tokens).
-
-    Returns:
-        `PreTrainedTokenizerFast` with `<s>`, `</s>` and `<pad>`.
-
-    Raises:
-        ValueError: If `vocab_size` is too small.
-    """
-    special_tokens = ["<pad>", "<s>", "</s>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    least = len(alphabet) + len(special_tokens)
-    if vocab_size < least:
-        raise ValueError(
-            f"`vocab_size` must be at least {least}, for every byte and {len(special_tokens)} special tokens; "
-            f"got {vocab_size}."
-        )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special_tokens, initial_alphabet=sorted(alphabet), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left"
-    )

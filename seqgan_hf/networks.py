@@ -11,8 +11,9 @@ from transformers.utils import is_bitsandbytes_available, is_peft_available
 from .arguments import TextRecipeArguments
 from .config import SeqGANConfig
 from .corpora import all_strings
-from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, train_tokenizer
-from .models import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer
+from .models import LSTMConfig, LSTMForCausalLM
+from .tokenization import train_tokenizer
 
 
 @dataclass
@@ -23,21 +24,22 @@ class Networks:
     Args:
         generator (`PreTrainedModel`): A causal language model.
         tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
-        discriminator (`PreTrainedModel`): A sequence classifier with two labels.
+        discriminator (`PreTrainedModel`, *optional*): A sequence classifier with two labels. `None`: one is made from
+            scratch, after the generator's first stage.
         discriminator_tokenizer (`PreTrainedTokenizerBase`, *optional*): `None`: it reads the generator's ids.
         loading (`dict`): Arguments with which the generator is loaded again.
     """
 
     generator: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    discriminator: PreTrainedModel
+    discriminator: PreTrainedModel | None
     discriminator_tokenizer: PreTrainedTokenizerBase | None
     loading: dict[str, Any] = field(default_factory=dict)
 
 
 def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset) -> Networks:
     """
-    Load both networks by name, or make the paper's from scratch with a tokenizer trained on the texts.
+    Load both networks by name, or make the paper's generator from scratch with a tokenizer trained on the texts.
 
     Args:
         args (`TextRecipeArguments`): Names, or sizes.
@@ -62,22 +64,17 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
             load_tokenizer(other_name, **hub_arguments(other_loading)),
             loading,
         )
-    tokenizer = train_tokenizer(all_strings(texts), args.vocab_size)
-    special = {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    generator = LSTMForCausalLM(
-        LSTMConfig(
-            **special,
-            embedding_size=args.embedding_size,
-            hidden_size=args.hidden_size,
-            dropout=args.generator_dropout,
-        )
+    tokenizer = train_tokenizer(all_strings(texts), args.vocab_size, args.tokenizer, ends=not args.fixed_length)
+    shape = LSTMConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        embedding_size=args.embedding_size,
+        hidden_size=args.hidden_size,
+        dropout=args.generator_dropout,
     )
-    return Networks(generator, tokenizer, TextCNNForSequenceClassification(TextCNNConfig(**special)), None)
+    return Networks(LSTMForCausalLM(shape), tokenizer, None, None)
 
 
 def adapter(args: TextRecipeArguments, task_type: str) -> Any | None:

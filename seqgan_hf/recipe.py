@@ -6,7 +6,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -137,22 +137,24 @@ def likelihood_stage(
 
 
 def scratch_discriminator(
-    args: SyntheticRecipeArguments,
+    args: TextRecipeArguments | SyntheticRecipeArguments,
     config: SeqGANConfig,
     generator: PreTrainedModel,
     text_format: TextFormat,
     train: AnyDataset,
     validation: AnyDataset,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[PreTrainedModel, float]:
     """
     Make the discriminator of a run, and train the language models that it may read with.
 
     Args:
-        args (`SyntheticRecipeArguments`): Which one, and its sizes.
+        args (`TextRecipeArguments` or `SyntheticRecipeArguments`): Which one, and its sizes.
         config (`SeqGANConfig`): Settings of the game.
         generator (`PreTrainedModel`): After its first stage; a likelihood ratio reads with a copy of it.
         text_format (`TextFormat`): The generator's special tokens.
         train, validation (`Dataset`): Real texts.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The generator's, where these are strings.
 
     Returns:
         `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
@@ -176,7 +178,7 @@ def scratch_discriminator(
         set_seed(config.seed + 1000 * number)
         settings = dataclasses.replace(args, mle_weight_decay=args.language_model_weight_decay)
         model, metrics = likelihood_stage(
-            settings, config, LSTMForCausalLM(shape), train, validation, name=f"mle_{number}"
+            settings, config, LSTMForCausalLM(shape), train, validation, tokenizer, name=f"mle_{number}"
         )
         readers.append(model)
         seconds += metrics.get("cpu_seconds", 0.0)
@@ -189,6 +191,39 @@ def scratch_discriminator(
         dropout=args.language_model_dropout,
     )
     return classifier, seconds
+
+
+def kept_curve(
+    path: Path, measured: dict[str, Any], measure: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """
+    Measure a model's curve, unless the file beside its weights has it already.
+
+    Args:
+        path (`Path`): Of that file, which goes when the weights are replaced.
+        measured (`dict`): On what oracle, how much, from what seed; a curve of anything else is measured anew.
+        measure (`Callable`): Takes the curve.
+
+    Returns:
+        `list[dict]` as `measure` returned it.
+    """
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["measured"] == measured:
+            curve: list[dict[str, Any]] = kept["curve"]
+            return curve
+    curve = measure()
+    path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
+    return curve
+
+
+def finished_report(config: SeqGANConfig) -> dict[str, Any] | None:
+    """Return what a run left as `output_dir/metrics.json`, if it is to be resumed and left any."""
+    path = Path(config.output_dir) / "metrics.json"
+    if not config.resume_from_checkpoint or not path.is_file():
+        return None
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
 
 
 def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:
@@ -273,9 +308,10 @@ def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:
         stage: {
             heading: summary([report["stages"][stage][name] for report in reports])
             for name in metrics
-            for heading, summary in ((name, statistics.fmean), (f"+- {name[4:]}", statistics.stdev))
+            for heading, summary in ((name, statistics.fmean), (f"+- {name.removeprefix('NLL_')}", statistics.stdev))
         }
         for stage, metrics in reports[0]["stages"].items()
+        if all(stage in report["stages"] for report in reports)
     }
     return stages_table(stages)
 
@@ -322,7 +358,7 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     if report["samples"]:
         tqdm.write("\nSamples:")
     for sample in report["samples"]:
-        tqdm.write(f"  - {one_line(sample)}")
+        tqdm.write(f"  - {one_line(sample['text'])}\n      nearest in training: {one_line(sample['nearest'])}")
     trainer.card["stages"] = report["stages"]
     trainer.save_model()  # with its card and curves, and pushes, if asked
     drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"

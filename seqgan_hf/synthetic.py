@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,16 @@ from .models import (
 from .oracle import as_dataset, oracle_digest
 from .pair import game_settings
 from .plots import plot_quality_and_diversity
-from .recipe import announce_game, finish, likelihood_stage, scratch_discriminator, which_checkpoint, write_config
+from .recipe import (
+    announce_game,
+    finish,
+    finished_report,
+    kept_curve,
+    likelihood_stage,
+    scratch_discriminator,
+    which_checkpoint,
+    write_config,
+)
 from .samples import sample_texts
 from .trainer import SeqGANTrainer
 
@@ -43,11 +51,9 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         `dict`: what `output_dir/metrics.json` holds.
     """
     finished = Path(config.output_dir) / "metrics.json"
-    if config.resume_from_checkpoint and finished.is_file():
-        before = json.loads(finished.read_text(encoding="utf-8"))
-        if "SeqGAN" in before["stages"] or not args.game:
-            print(f"{config.output_dir} is finished.")
-            return before
+    if (before := finished_report(config)) and ("SeqGAN" in before["stages"] or not args.game):
+        print(f"{config.output_dir} is finished.")
+        return before
     write_config(args, config)
     text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
     bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
@@ -117,30 +123,6 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
     finish(trainer, report, caption)
     return report
-
-
-def kept_curve(
-    path: Path, measured: dict[str, Any], measure: Callable[[], list[dict[str, float]]]
-) -> list[dict[str, float]]:
-    """
-    Measure a model's curve, unless the file beside its weights has it already.
-
-    Args:
-        path (`Path`): Of that file, which goes when the weights are replaced.
-        measured (`dict`): On what oracle, how much, from what seed; a curve of anything else is measured anew.
-        measure (`Callable`): Takes the curve.
-
-    Returns:
-        `list[dict]` of [`oracle_curve`].
-    """
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["measured"] == measured:
-            curve: list[dict[str, float]] = kept["curve"]
-            return curve
-    curve = measure()
-    path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
-    return curve
 
 
 def _stages_of(curves: dict[str, list[dict[str, float]]], rival: float) -> dict[str, dict[str, float]]:

@@ -60,7 +60,7 @@ def test_a_misspelt_flag_is_named_with_its_nearest():
     message = "Unknown argument `--num_rolouts`. Did you mean `--num_rollouts`? See --help for all."
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_config(CLASSES, ["--dataset_name", "x", "--num_rolouts", "4"])
-    with pytest.raises(ValueError, match="`num_test_samples` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`num_test_samples` must be at least 2; got 0"):
         parse_config(CLASSES, ["--dataset_name", "x", "--num_test_samples", "0"])
 
 
@@ -70,17 +70,17 @@ def test_a_missing_yaml_file_is_named():
 
 
 def test_presets_by_name_by_flag_and_by_default(tmp_path):
-    for name, rate in (("sample", "1e-1"), ("from_scratch", "1e-2"), ("pretrained", "1e-3")):
+    for name, rate in (("smoke", "1e-1"), ("paper", "1e-2"), ("pretrained", "1e-3")):
         (tmp_path / f"{name}.yaml").write_text(f"dataset_name: x\nlearning_rate: {rate}\n")
 
     def rate(*argv):
         return parse_config(CLASSES, argv, presets=tmp_path, default_preset="pretrained")[1].learning_rate
 
-    assert (rate(), rate("--sample"), rate("--preset=from_scratch")) == (1e-3, 1e-1, 1e-2)
-    message = "`--preset` must be one of from_scratch, pretrained, sample; got small."
+    assert (rate(), rate("--sample"), rate("--preset=paper"), rate("--from_scratch")) == (1e-3, 1e-1, 1e-2, 1e-2)
+    message = "`--preset` must be one of paper, pretrained, smoke; got small."
     with pytest.raises(ValueError, match=re.escape(message)):
         rate("--preset", "small")
-    with pytest.raises(ValueError, match="--from_scratch and --sample are two presets"):
+    with pytest.raises(ValueError, match="--sample and --from_scratch are two presets"):
         rate("--sample", "--from_scratch")
     with pytest.raises(ValueError, match="a preset were given: give one"):
         rate(write(tmp_path, "dataset_name: x\n"), "--sample")

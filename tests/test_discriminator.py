@@ -19,10 +19,10 @@ from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator, area_under_curve, discriminator_loss
 from seqgan_hf.generation import generate_completions, sampling_config
-from seqgan_hf.loading import train_tokenizer
 from seqgan_hf.losses import generator_view, reader_of
 from seqgan_hf.models.ratio import PrefixClassifierOutput
 from seqgan_hf.rollout import score_rollouts
+from seqgan_hf.tokenization import train_tokenizer
 
 
 def discriminator(model, **kwargs):

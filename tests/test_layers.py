@@ -17,12 +17,12 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"masking", "states", "blockwise", "caches", "models", "metrics"},
-    {"arguments", "completions", "config", "heads", "hub", "metering", "sampling"},
-    {"data", "discriminator", "generation", "loading", "losses", "memory"},
+    {"arguments", "completions", "config", "heads", "hub", "metering", "music", "sampling"},
+    {"data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
-    {"pair"},
+    {"melodies", "pair", "text_measures"},
     {"trainer"},
     {"recipe"},
     {"synthetic", "real_text"},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import SENTENCES
 
-from seqgan_hf.loading import load_discriminator, load_generator, load_texts, load_tokenizer, train_tokenizer
+from seqgan_hf.loading import load_discriminator, load_generator, load_texts, load_tokenizer
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
@@ -53,19 +53,6 @@ def test_an_unreachable_hub_is_explained(call, what, unreachable_hub):
     with pytest.raises(OSError, match=re.escape(f"Could not load {what}: it is neither a local path nor")) as error:
         call()
     assert "give a local path, or run a recipe with `--sample`, which needs no network." in str(error.value)
-
-
-def test_the_trained_tokenizer_writes_and_reads_any_text():
-    tokenizer = train_tokenizer(SENTENCES, 300)
-    text = "Größe, 詩 & <b>new\nlines</b>  twice"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
-
-
-def test_a_vocabulary_below_the_bytes_is_refused():
-    message = "`vocab_size` must be at least 259, for every byte and 3 special tokens; got 100."
-    with pytest.raises(ValueError, match=re.escape(message)):
-        train_tokenizer(SENTENCES, 100)
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapter"])

@@ -20,8 +20,8 @@ from seqgan_hf import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
-from seqgan_hf.loading import train_tokenizer
 from seqgan_hf.losses import completion_logits
+from seqgan_hf.tokenization import train_tokenizer
 
 
 def config(tmp_path, **kwargs):
