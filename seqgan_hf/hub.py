@@ -15,7 +15,11 @@ _PAIR = ("*.safetensors", "*.json", "*.py", "*.txt", "*.model", "*.jinja", "disc
 # What an output folder holds of the run.
 _REPORT = ("README.md", "*.png", "metrics.json", "runs")
 # Completions are data, which the Hub does not want among models; the first stage's generator would double the size.
-_IGNORED = ("_*", "checkpoint-*", "completions/*", "mle*/*", "config.yaml", TRAINER_STATE_NAME)
+# What is for this machine only, and what shows real texts.
+_IGNORED = (
+    "_*", "checkpoint-*", "completions/*", "mle*/*", "control_*/*", "melodies/*", "nearest.json", "config.yaml",
+    TRAINER_STATE_NAME,
+)  # fmt: skip
 # huggingface_hub changed its HTTP library twice; this is whatever that one raises, for a refused connection, say.
 _CONNECTION_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
 

@@ -28,6 +28,7 @@ _CONTROLS = {
 }
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 _LABELS = {"nll": "NLL", "NLL_oracle": "NLL under the oracle", "NLL_test": "NLL of the oracle's texts"}
+_LABELS_BY_ORDER = {"bleu": "BLEU", "self_bleu": "self-BLEU", "distinct": "distinct", "novelty": "novelty"}
 # ASCII punctuation. What no rule of Markdown looks at stays legible in the source: marks inside words and numbers, the
 # full stop of a sentence.
 _STRUCTURE = re.compile(
@@ -226,7 +227,7 @@ def _sampling(facts: CardFacts) -> _Markdown:
 
 def _changes(stages: Mapping[str, Mapping[str, float]]) -> _Markdown:
     before, after = stages.get(FIRST_STAGE, {}), stages.get(FINAL_STAGE, {})
-    shared = [metric for metric in after if metric in before]
+    shared = [metric for metric in after if metric in before and metric != "temperature"]
     return _Markdown(
         ", ".join(f"{escape(_label(name))} from {_number(before[name])} to {_number(after[name])}" for name in shared)
     )
@@ -238,7 +239,8 @@ def _number(value: float, digits: int | None = None) -> _Markdown:
 
 
 def _label(metric: str) -> str:
-    return f"BLEU-{metric[4:]}" if re.fullmatch(r"bleu\d+", metric) else _LABELS.get(metric, metric)
+    name, order = re.fullmatch(r"(.*?)(\d*)", metric, re.DOTALL).groups()  # type: ignore[union-attr]  # fits anything
+    return f"{_LABELS_BY_ORDER[name]}-{order}" if order and name in _LABELS_BY_ORDER else _LABELS.get(metric, metric)
 
 
 def _text(text: str) -> str:
@@ -317,5 +319,5 @@ def _results(facts: CardFacts) -> list[EvalResult]:
             metric_value=float(value),
         )
         for metric, value in facts.stages.get(FINAL_STAGE, {}).items()
-        if math.isfinite(value)
+        if math.isfinite(value) and metric != "temperature"
     ]

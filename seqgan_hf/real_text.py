@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import json
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -122,13 +123,18 @@ def play(
         curves[f"SeqGAN, reward {control}"] = kept_curve(path, bench.what(), functools.partial(play_control, control))
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
+    samples = point_at_1(curves["SeqGAN"])["samples"]
+    nearest = bench.nearest(samples)
+    # Apart from what is pushed, as these are real texts.
+    pairs = [{"sample": sample, "nearest": text} for sample, text in zip(samples, nearest, strict=True)]
+    (folder / "nearest.json").write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
     report = {
         "stages": bench.stages(curves),
         "curves": curves,
         "first_stage": first_stage,
         "discriminator": bench.verdict(trainer),
         "cpu_seconds": cpu_seconds,
-        "samples": bench.with_nearest(point_at_1(curves["SeqGAN"])["samples"]),
+        "samples": samples,
         "texts": bench.measures.digest(),
         "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
     }
@@ -137,7 +143,7 @@ def play(
     if task.write:
         real = bench.real[:NUM_SHOWN]
         task.write(folder, {"real": real} | {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")})
-    finish(trainer, report, task.caption())
+    finish(trainer, report, task.caption(), nearest)
     return report
 
 
@@ -322,13 +328,10 @@ class Bench:
         generated = complete_prompts(trainer.model, prompts, trainer.text_format, trainer.args.seed, 1.0, at_once)
         return trainer.discriminator.evaluate(real, generated)
 
-    def with_nearest(self, samples: Sequence[str]) -> list[dict[str, str]]:
-        """Return samples, each with the training text that shares most with it."""
+    def nearest(self, samples: Sequence[str]) -> list[str]:
+        """Return for each sample the training text that shares most with it."""
         training = [self.task.tokens(text) for text in self.training_texts]
-        return [
-            {"text": text, "nearest": self.training_texts[nearest_text(self.task.tokens(text), training)]}
-            for text in samples
-        ]
+        return [self.training_texts[nearest_text(self.task.tokens(text), training)] for text in samples]
 
     def draw(self, curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
         """Draw the curves on the plane of quality and sameness, with the real texts."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import shutil
 import statistics
@@ -160,6 +161,7 @@ def scratch_discriminator(
         `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
     """
     vocab_size: Any = generator.get_input_embeddings().num_embeddings
+    set_seed(config.seed)  # a resumed run takes the generator from disk, and draws the same
     if args.discriminator == "cnn":
         return TextCNNForSequenceClassification(
             TextCNNConfig(vocab_size=vocab_size, pad_token_id=text_format.pad_token_id)
@@ -339,7 +341,9 @@ def which_checkpoint(config: SeqGANConfig) -> str | None:
     return last
 
 
-def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None:
+def finish(
+    trainer: SeqGANTrainer, report: dict[str, Any], caption: str, nearest: Sequence[str | None] | None = None
+) -> None:
     """
     Print the table and samples, save a run's pair with its card and report in `output_dir`, and push if asked.
 
@@ -347,6 +351,7 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
         trainer (`SeqGANTrainer`): After training.
         report (`dict`): `stages` for the table, `samples` to show, and what else to keep in `metrics.json`.
         caption (`str`): Says what the table's figures are.
+        nearest (`Sequence[str]`, *optional*): For each sample the training text that is most like it.
 
     Raises:
         PushError: If the push failed and `hub_push_required` is set; all is saved and printed before.
@@ -357,8 +362,10 @@ def finish(trainer: SeqGANTrainer, report: dict[str, Any], caption: str) -> None
     tqdm.write(stages_table(report["stages"]))
     if report["samples"]:
         tqdm.write("\nSamples:")
-    for sample in report["samples"]:
-        tqdm.write(f"  - {one_line(sample['text'])}\n      nearest in training: {one_line(sample['nearest'])}")
+    for sample, real in itertools.zip_longest(report["samples"], nearest or []):
+        tqdm.write(f"  - {one_line(sample)}")
+        if real is not None:
+            tqdm.write(f"      nearest in training: {one_line(real)}")
     trainer.card["stages"] = report["stages"]
     trainer.save_model()  # with its card and curves, and pushes, if asked
     drawn = "(pip install 'seqgan_hf[plots]' to have the learning curves drawn)"

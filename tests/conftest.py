@@ -2,13 +2,12 @@
 
 import copy
 import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 
 import pytest
 import torch
+from machine import start_machine
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -31,7 +30,7 @@ from transformers import (
 )
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-from seqgan_hf.loading import train_tokenizer
+from seqgan_hf.tokenization import train_tokenizer
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Threads slow tiny networks down, tenfold where several processes share the cores; here and in every process started.
@@ -128,19 +127,22 @@ def tokenizer(_tokenizer):
     return copy.deepcopy(_tokenizer)
 
 
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory):
+    """Start the machine of the users of the test Hub: each program there is a fork, and need not import what they use."""
+    with start_machine(tmp_path_factory.mktemp("machine")) as machine:
+        yield machine
+
+
 @pytest.fixture
-def run_elsewhere(tmp_path):
+def run_elsewhere(machine, tmp_path):
     """Return a function that runs Python source in a process that cannot import this package, and gives its output."""
 
     def run(source: str, *arguments: str) -> str:
         script = tmp_path / "elsewhere.py"
         blocked = "import sys; sys.modules['seqgan_hf'] = None  # importing it is an error from here on\n"
         script.write_text(blocked + textwrap.dedent(source), encoding="utf-8")
-        environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
-        result = subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
-            capture_output=True, text=True, cwd=tmp_path, env=environment, check=False,
-        )  # fmt: skip
+        result = machine.run(["python", str(script), *map(str, arguments)], tmp_path)
         assert result.returncode == 0, result.stderr
         return result.stdout
 

@@ -5,8 +5,9 @@ A Hugging Face Hub on this machine: the real clients push to it and load from it
         subprocess.run([sys.executable, "push.py"], env=hub.environment(tmp_path), check=True)
         print(hub.files("tester/speeches")["config.json"])
 
-The clients read `HF_ENDPOINT` when they are imported, so they must run in a process of their own. To push by hand, run
-`python tests/hub_server.py --port 8765`, export what it prints, and look at the result in a browser. All is in memory.
+The clients read `HF_ENDPOINT` when they are imported, so they must run in a process of their own (tests have a
+`machine` for that, see conftest.py). To push by hand, run `python tests/hub_server.py --port 8765`, export what it
+prints, and look at the result in a browser. All is in memory.
 """
 
 import argparse
@@ -230,11 +231,18 @@ class HubServer:
         tokens (`dict[str, Account]`, *optional*): Who is known. Without it [`TOKENS`]: `tester` with a token to write
             and one to read, and `stranger`.
         verbose (`bool`, *optional*, defaults to `False`): Whether to print each request to stderr. Tokens never show.
+        server (`_Server`, *optional*): Who listens already, to answer by this Hub from now on.
 
     `requests` is the log, as in `"POST /api/repos/create"`, without the query and with the path unquoted.
     """
 
-    def __init__(self, port: int = 0, tokens: dict[str, Account] | None = None, verbose: bool = False):
+    def __init__(
+        self,
+        port: int = 0,
+        tokens: dict[str, Account] | None = None,
+        verbose: bool = False,
+        server: "_Server | None" = None,
+    ):
         self.tokens = TOKENS if tokens is None else tokens
         self.verbose = verbose
         self.requests: list[str] = []
@@ -242,7 +250,7 @@ class HubServer:
         self._blobs: dict[str, bytes] = {}
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
-        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server = server or _Server(("127.0.0.1", port), _Handler)
         self._server.hub = self
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -253,6 +261,10 @@ class HubServer:
     def __exit__(self, *error: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def replaced_by(self, tokens: dict[str, Account] | None = None, verbose: bool = False) -> "HubServer":
+        """Return a new, empty Hub that answers at this one's address from now on. This one keeps what it holds."""
+        return HubServer(tokens=tokens, verbose=verbose, server=self._server)
 
     def variables(self, home: str | Path, token: str | None = WRITE_TOKEN) -> dict[str, str]:
         """Return the environment variables that send every client here, with its caches in the folder `home`."""

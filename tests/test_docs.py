@@ -8,35 +8,25 @@ the pages use, and `SIZES` keeps runs short. Marks in a page, unseen by its read
     <!-- file: NAME -->     the next block is the contents of a file
     <!-- fails -->          the next block must fail, and print what the block behind it shows
 
-To import torch and transformers takes longer than all else here. So one process imports them, and every `python`,
-`seqgan-hf`, ... of a page is a fork of it: this file is also that process (`serve`), and the programs on the PATH of a
-page hand over to it (`_CLIENT`).
+Every `python`, `seqgan-hf`, ... of a page is a fork of one process (`fork_server`), which keeps the runs short.
 """
 
-import atexit
-import contextlib
 import dataclasses
 import functools
-import gc
-import importlib
 import itertools
 import json
-import os
 import re
-import runpy
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import traceback
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from fork_server import ForkServer
+from hub_server import WRITE_TOKEN, Account
 
 import seqgan_hf
 
@@ -54,61 +44,20 @@ SIZES = {
 # These install what the tests run in, or ask the reader something.
 _NOT_RUN = re.compile(r"^(\S*pip install|python3? -m venv|hf auth login$)")
 
-# ---- The process that has imported everything ----------------------------------------------------------------------
+# ---- The process that all programs of a page are forks of ---------------------------------------------------------
 
-_PROGRAMS = {
-    "seqgan-hf": "seqgan_hf.cli:main",
-    "accelerate": "accelerate.commands.accelerate_cli:main",
-    "hf": "huggingface_hub.cli.hf:main",
-    "sphinx-build": "sphinx.cmd.build:main",
-    "page": "test_docs:run_page",
-}
-_CLIENT = """\
-#!{python} -IS
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as client:
-    client.connect({address!r})
-    job = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-    socket.send_fds(client, [len(job).to_bytes(4, "big")], [0, 1, 2])
-    client.sendall(job)
-    code = client.recv(1)
-sys.exit(code[0] if code else 1)
-"""
+MODULES = ["seqgan_hf.cli", "seqgan_hf.recipe", "sphinx.cmd.build"]
+PROGRAMS = {"sphinx-build": "sphinx.cmd.build:main", "page": "test_docs:run_page"}
 
 
-def serve(address: str) -> None:
-    """Import everything, and run each job in a fork."""
-    models = (f"transformers.models.{name}.modeling_{name}" for name in ("gpt2", "llama", "roberta"))
-    programs = (target.split(":")[0] for target in _PROGRAMS.values())
-    for name in (
-        "peft",
-        "matplotlib.figure",
-        "matplotlib.backends.backend_agg",
-        "seqgan_hf.recipe",
-        *models,
-        *programs,
-    ):
-        with contextlib.suppress(ImportError):  # sphinx may be missing
-            importlib.import_module(name)
+def keep_runs_short() -> None:
+    """Let no setting of [`SIZES`] be larger in this process and in its forks."""
     from seqgan_hf import SeqGANConfig, arguments
 
     for config_class in (
         SeqGANConfig, arguments.TextRecipeArguments, arguments.SyntheticRecipeArguments, arguments.EvaluateArguments
     ):  # fmt: skip
         _keep_small(config_class)
-    gc.freeze()  # a collection would copy the pages that the forks share
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
-        server.listen()
-        print("ready", flush=True)
-        while True:
-            client, _ = server.accept()
-            if os.fork() == 0:
-                server.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _run_job(client, address)
-            client.close()
 
 
 def _keep_small(config_class: type) -> None:
@@ -121,53 +70,6 @@ def _keep_small(config_class: type) -> None:
         make(self, *args, **{**kwargs, **{name: min(size, SIZES[name]) for name, size in sizes.items()}})
 
     config_class.__init__ = make_small
-
-
-def _run_job(client: socket.socket, address: str) -> NoReturn:
-    """Become the program that a client was called as."""
-    size, files, *_ = socket.recv_fds(client, 4, 3)
-    program, arguments, folder, environment = json.loads(client.makefile("rb").read(int.from_bytes(size, "big")))
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.executable = str(Path(address).parent / "bin" / "python")
-    sys.argv = [program, *arguments]
-    code = 0
-    try:
-        if program == "python":
-            _run_python(arguments)
-        else:
-            module, function = _PROGRAMS[program].split(":")
-            code = getattr(importlib.import_module(module), function)() or 0
-    except SystemExit as stop:
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    client.sendall(bytes([code]))
-    os._exit(code)  # to take down all modules one by one lasts a second
-
-
-def _run_python(arguments: list[str]) -> None:
-    option, *rest = arguments
-    if option in ("-c", "-m"):
-        sys.path.insert(0, os.getcwd())
-        sys.argv = [option if option == "-c" else rest[0], *rest[1:]]
-        if option == "-m":
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        else:
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        sys.path.insert(0, str(Path(option).resolve().parent))
-        sys.argv = arguments
-        runpy.run_path(option, run_name="__main__")
 
 
 # ---- A page --------------------------------------------------------------------------------------------------------
@@ -277,7 +179,7 @@ def tiny_models() -> dict[str, tuple]:
         RobertaForMaskedLM,
     )
 
-    from seqgan_hf.loading import train_tokenizer
+    from seqgan_hf.tokenization import train_tokenizer
 
     def tokenizer(vocab_size, **special):
         trained = train_tokenizer(sentences(), vocab_size)
@@ -340,41 +242,20 @@ def small_datasets() -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    from hub_server import WRITE_TOKEN, Account, HubServer
-
-    folder = tmp_path_factory.mktemp("models")
-    with HubServer(tokens={WRITE_TOKEN: Account("you")}) as server:
-        for name, parts in tiny_models().items():
-            for part in parts:
-                part.save_pretrained(folder / name)
-            server.add_repo(name, {path.name: path.read_bytes() for path in (folder / name).iterdir()})
-        for name, files in small_datasets().items():
-            server.add_repo(name, files, repo_type="dataset")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def environment(hub, tmp_path_factory):
-    """Start the process that has imported everything, and return the environment of its clients."""
+def environment(machine, tmp_path_factory):
+    """Fill the Hub, start the process that all programs are forks of, and return their environment."""
     folder = tmp_path_factory.mktemp("docs")
-    address = str(folder / "socket")
-    bin_folder = folder / "bin"
-    bin_folder.mkdir()
-    for name in ("python", *_PROGRAMS):
-        (bin_folder / name).write_text(_CLIENT.format(python=sys.executable, address=address))
-        (bin_folder / name).chmod(0o755)
-    variables = hub.environment(folder) | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    variables["PATH"] = os.pathsep.join([str(bin_folder), str(Path(sys.executable).parent), variables["PATH"]])
-    server = subprocess.Popen(
-        [sys.executable, __file__, address], env=variables, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert server.stdout.readline() == b"ready\n"
-    yield variables
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
-    server.stdout.close()
+    hub = machine.new_hub({WRITE_TOKEN: Account("you")})
+    for name, parts in tiny_models().items():
+        for part in parts:
+            part.save_pretrained(folder / name)
+        hub.add_repo(name, {path.name: path.read_bytes() for path in (folder / name).iterdir()})
+    for name, files in small_datasets().items():
+        hub.add_repo(name, files, repo_type="dataset")
+    variables = machine.environment() | {"TOKENIZERS_PARALLELISM": "false"}
+    prepare = "test_docs:keep_runs_short"
+    with ForkServer(folder, variables, MODULES, PROGRAMS, prepare, python=machine.python) as server:
+        yield server.environment
 
 
 def name_of(page: Path) -> str:
@@ -440,7 +321,3 @@ def test_what_a_page_tells_its_reader_to_run_runs(page, run, reader):
     code, said = run(["page", page], reader)
     print(said)
     assert code == 0
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

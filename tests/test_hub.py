@@ -1,17 +1,14 @@
 """Pushing, pulling and reading data, by the real clients against the test Hub; each script is a user's process."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from conftest import SENTENCES
-from hub_server import WRITE_TOKEN, Account, HubServer
+from hub_server import WRITE_TOKEN, Account
 from huggingface_hub import ModelCard
 
 from seqgan_hf import hub as hub_module
@@ -44,7 +41,7 @@ PRELUDE = """
 import json, os, sys, torch
 from datasets import Dataset, load_dataset
 from seqgan_hf import *
-from seqgan_hf.loading import train_tokenizer
+from seqgan_hf.tokenization import train_tokenizer
 
 SENTENCES = json.loads(os.environ["SENTENCES"])
 tokenizer = train_tokenizer(SENTENCES, 280)
@@ -71,23 +68,18 @@ def play(generator=None, trainer_kwargs={}, resume=None, **settings):
 
 
 @pytest.fixture
-def hub():
-    with HubServer(tokens={WRITE_TOKEN: Account("user")}) as server:
-        yield server
+def hub(machine):
+    return machine.new_hub({WRITE_TOKEN: Account("user")})
 
 
 @pytest.fixture
-def client(hub, tmp_path):
+def client(hub, machine, tmp_path):
     """Return a function that runs a command, or Python source behind PRELUDE, as a user of the test Hub."""
 
     def run(command: str | list[str], *arguments: str, code: int = 0, **more: str) -> str:
-        environment = hub.environment(tmp_path) | {"OMP_NUM_THREADS": "1", "SENTENCES": json.dumps(SENTENCES), **more}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         if isinstance(command, str):
-            command = [sys.executable, "-c", PRELUDE + textwrap.dedent(command), *arguments]
-        result = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False
-        )
+            command = ["python", "-c", PRELUDE + textwrap.dedent(command), *arguments]
+        result = machine.run(command, tmp_path, SENTENCES=json.dumps(SENTENCES), **more)
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 
@@ -98,7 +90,7 @@ def run_card(client, text: str) -> str:
     """Run the code of a card where this package cannot be imported, and return what it prints."""
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(code) == 3 and all("user/" in block for block in code)
-    return client([sys.executable, "-c", "import sys; sys.modules['seqgan_hf'] = None\n" + "\n".join(code)])
+    return client(["python", "-c", "import sys; sys.modules['seqgan_hf'] = None\n" + "\n".join(code)])
 
 
 def test_the_recipes_push_serves_a_stranger_without_the_package(hub, client, tmp_path):

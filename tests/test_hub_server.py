@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import READ_TOKEN, STRANGER_TOKEN, WRITE_TOKEN, Account, HubServer
+from machine import Machine
 
 # `error_of` gives the name of the exception that a call raises, or None.
 PRELUDE = """
@@ -35,13 +36,9 @@ def tell(**outcome):
 """
 
 
-def run_client(hub: HubServer, folder: Path, source: str, token: str | None = WRITE_TOKEN) -> dict:
-    """Run a script in a fresh process with a fresh cache and return what it gave to `tell`."""
-    environment = {**hub.environment(folder, token), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(source)],
-        capture_output=True, text=True, cwd=folder, env=environment, timeout=300, check=False,
-    )  # fmt: skip
+def run_client(machine: Machine, folder: Path, source: str, token: str | None = WRITE_TOKEN) -> dict:
+    """Run a script as a user of the Hub of this machine and return what it gave to `tell`."""
+    result = machine.run(["python", "-c", PRELUDE + textwrap.dedent(source)], folder, token)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -56,15 +53,14 @@ def ask(hub: HubServer, path: str, method: str = "GET", body: str | None = None,
 
 
 @pytest.fixture
-def hub():
-    with HubServer() as server:
-        yield server
+def hub(machine):
+    return machine.new_hub()
 
 
 @pytest.fixture
-def client(hub, tmp_path):
+def client(hub, machine, tmp_path):
     """Return a function that runs a script as a client of `hub` and gives what it tells."""
-    return lambda source, token=WRITE_TOKEN: run_client(hub, tmp_path, source, token)
+    return lambda source, token=WRITE_TOKEN: run_client(machine, tmp_path, source, token)
 
 
 def test_a_pushed_folder_comes_back_whole(hub, client, tmp_path):
@@ -333,10 +329,10 @@ def test_a_client_gets_its_own_cache_and_none_of_the_settings_around_it(hub, tmp
     assert first["PATH"] == second["PATH"]
 
 
-def test_the_log_names_requests_and_no_tokens(tmp_path, capsys):
-    with HubServer(verbose=True) as hub:
-        hub.add_repo("tester/m", {"a b.txt": "a"})
-        run_client(hub, tmp_path, "hf_hub_download('tester/m', 'a b.txt'); tell()")
+def test_the_log_names_requests_and_no_tokens(machine, tmp_path, capsys):
+    hub = machine.new_hub(verbose=True)
+    hub.add_repo("tester/m", {"a b.txt": "a"})
+    run_client(machine, tmp_path, "hf_hub_download('tester/m', 'a b.txt'); tell()")
     assert hub.requests == [f"{method} /tester/m/resolve/main/a b.txt" for method in ("HEAD", "GET")]
     shown = capsys.readouterr().err
     assert '"GET /tester/m/resolve/main/a%20b.txt HTTP/1.1" 200' in shown
@@ -401,59 +397,59 @@ def test_datasets_are_pushed_loaded_and_streamed(hub, client):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models(machine, tmp_path_factory):
     """The Hub after a process with the package pushed models, and what that process and one without it told."""
-    with HubServer() as hub:
-        pushed = run_client(hub, tmp_path_factory.mktemp("push"), """
-            import torch
-            from peft import LoraConfig, get_peft_model
-            from transformers import GPT2Config, GPT2LMHeadModel
-            from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
-            from seqgan_hf.loading import train_tokenizer
+    hub = machine.new_hub()
+    pushed = run_client(machine, tmp_path_factory.mktemp("push"), """
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import GPT2Config, GPT2LMHeadModel
+        from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
+        from seqgan_hf.tokenization import train_tokenizer
 
-            special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-            look = lambda model: model.eval()(torch.tensor([[5, 6, 7]])).logits.double().sum().item()
-            tokenizer = train_tokenizer(["we work"], 260)
-            gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=8, n_layer=1, n_head=2, n_positions=16, **special))
-            gpt2.push_to_hub("tester/gpt2")
-            tokenizer.push_to_hub("tester/gpt2")
-            told = dict(ids=tokenizer("we work")["input_ids"], first=look(gpt2))
-            api.create_tag("tester/gpt2", tag="v1")
-            gpt2.lm_head.weight.data *= 2
-            gpt2.push_to_hub("tester/gpt2", commit_message="Double the head")
-            told["main"] = look(gpt2)
+        special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        look = lambda model: model.eval()(torch.tensor([[5, 6, 7]])).logits.double().sum().item()
+        tokenizer = train_tokenizer(["we work"], 260)
+        gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=8, n_layer=1, n_head=2, n_positions=16, **special))
+        gpt2.push_to_hub("tester/gpt2")
+        tokenizer.push_to_hub("tester/gpt2")
+        told = dict(ids=tokenizer("we work")["input_ids"], first=look(gpt2))
+        api.create_tag("tester/gpt2", tag="v1")
+        gpt2.lm_head.weight.data *= 2
+        gpt2.push_to_hub("tester/gpt2", commit_message="Double the head")
+        told["main"] = look(gpt2)
 
-            lstm = LSTMForCausalLM(LSTMConfig(vocab_size=260, **special))
-            cnn = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=260, pad_token_id=0))
-            lstm.push_to_hub("tester/lstm", private=True)
-            cnn.save_pretrained("pair/discriminator")
-            os.rename("pair/discriminator/cnn.py", "pair/cnn.py")  # transformers looks for code at the root only
-            api.upload_folder(repo_id="tester/lstm", folder_path="pair")
-            told.update(lstm=look(lstm), cnn=look(cnn))
+        lstm = LSTMForCausalLM(LSTMConfig(vocab_size=260, **special))
+        cnn = TextCNNForSequenceClassification(TextCNNConfig(vocab_size=260, pad_token_id=0))
+        lstm.push_to_hub("tester/lstm", private=True)
+        cnn.save_pretrained("pair/discriminator")
+        os.rename("pair/discriminator/cnn.py", "pair/cnn.py")  # transformers looks for code at the root only
+        api.upload_folder(repo_id="tester/lstm", folder_path="pair")
+        told.update(lstm=look(lstm), cnn=look(cnn))
 
-            base = GPT2LMHeadModel.from_pretrained("tester/gpt2")
-            adapter = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
-            adapted = get_peft_model(base, adapter)
-            adapted.push_to_hub("tester/adapter")
-            tell(**told, adapter=look(adapted))
-        """)  # fmt: skip
-        pulled = run_client(hub, tmp_path_factory.mktemp("pull"), """
-            sys.modules["seqgan_hf"] = None  # the package cannot be imported here
-            import torch
-            from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+        base = GPT2LMHeadModel.from_pretrained("tester/gpt2")
+        adapter = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+        adapted = get_peft_model(base, adapter)
+        adapted.push_to_hub("tester/adapter")
+        tell(**told, adapter=look(adapted))
+    """)  # fmt: skip
+    pulled = run_client(machine, tmp_path_factory.mktemp("pull"), """
+        sys.modules["seqgan_hf"] = None  # the package cannot be imported here
+        import torch
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-            look = lambda model: model.eval()(torch.tensor([[5, 6, 7]])).logits.double().sum().item()
-            language_model = lambda name, **options: look(AutoModelForCausalLM.from_pretrained(name, **options))
-            told = dict(ids=AutoTokenizer.from_pretrained("tester/gpt2")("we work")["input_ids"])
-            told.update(first=language_model("tester/gpt2", revision="v1"), main=language_model("tester/gpt2"))
-            told.update(adapter=language_model("tester/adapter"))
-            told.update(lstm=language_model("tester/lstm", trust_remote_code=True))
-            from_subfolder = {"subfolder": "discriminator", "trust_remote_code": True}
-            cnn = AutoModelForSequenceClassification.from_pretrained("tester/lstm", **from_subfolder)
-            hidden = error_of(AutoModelForCausalLM.from_pretrained, "tester/lstm", token=False, force_download=True)
-            tell(**told, cnn=look(cnn), hidden=hidden)
-        """)  # fmt: skip
-        yield hub, pushed, pulled
+        look = lambda model: model.eval()(torch.tensor([[5, 6, 7]])).logits.double().sum().item()
+        language_model = lambda name, **options: look(AutoModelForCausalLM.from_pretrained(name, **options))
+        told = dict(ids=AutoTokenizer.from_pretrained("tester/gpt2")("we work")["input_ids"])
+        told.update(first=language_model("tester/gpt2", revision="v1"), main=language_model("tester/gpt2"))
+        told.update(adapter=language_model("tester/adapter"))
+        told.update(lstm=language_model("tester/lstm", trust_remote_code=True))
+        from_subfolder = {"subfolder": "discriminator", "trust_remote_code": True}
+        cnn = AutoModelForSequenceClassification.from_pretrained("tester/lstm", **from_subfolder)
+        hidden = error_of(AutoModelForCausalLM.from_pretrained, "tester/lstm", token=False, force_download=True)
+        tell(**told, cnn=look(cnn), hidden=hidden)
+    """)  # fmt: skip
+    return hub, pushed, pulled
 
 
 def test_a_model_and_its_tokenizer_are_the_same_after_the_hub(models):

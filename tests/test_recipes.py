@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
@@ -23,9 +24,9 @@ from transformers import (
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 from seqgan_hf.config import parse_config
+from seqgan_hf.music import save_melodies
 from seqgan_hf.oracle import make_oracle, oracle_digest
-from seqgan_hf.recipe import announce_game, in_a_row, seeds_table, which_checkpoint, write_config
-from seqgan_hf.synthetic import kept_curve
+from seqgan_hf.recipe import announce_game, in_a_row, kept_curve, seeds_table, which_checkpoint, write_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,16 +51,95 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     recipe("obama_speech")(["--sample", *quick])
     printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    for stage in ("MLE", "SeqGAN"):
-        assert set(metrics["stages"][stage]) == {"nll", "perplexity", "bleu2", "bleu3", "bleu4"}
+    of_samples = {"bleu2", "bleu3", "bleu4", "self_bleu3", "distinct2", "novelty3", "copied"}
+    for stage in ("MLE", "MLE, best temperature", "SeqGAN"):
+        assert set(metrics["stages"][stage]) == {"temperature", "nll", *of_samples}
         assert f"{metrics['stages'][stage]['nll']:.4f}" in printed
-    assert len(metrics["samples"]) == 5 and metrics["samples"][0].split()[0] in printed
+    assert set(metrics["stages"]["real texts"]) == of_samples
+    assert len(metrics["samples"]) == 10 and metrics["samples"][0].split()[0] in printed
+    training = (ROOT / "recipes" / "data" / "sample_speech.txt").read_text(encoding="utf-8").splitlines()
+    nearest = json.loads((tmp_path / "run" / "nearest.json").read_text())
+    assert [pair["sample"] for pair in nearest] == metrics["samples"]
+    assert {text for pair in nearest for text in training if text.startswith(pair["nearest"])}
+    assert {pair["nearest"] for pair in nearest} & set(
+        training
+    ) and f"nearest in training: {nearest[0]['nearest']}" in printed
+    assert 0 <= metrics["discriminator"]["auc"] <= 1 and metrics["cpu_seconds"]["game"] > 0
     assert f"Saved: generator in {tmp_path / 'run'}" in printed
     generator = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "mle")
     assert not torch.equal(generator.lm_head.weight, saved.lm_head.weight)
     assert (tmp_path / "run" / "discriminator" / "config.json").is_file()
-    assert (tmp_path / "run" / "curves.png").is_file()
+    assert (tmp_path / "run" / "curves.png").is_file() and (tmp_path / "run" / "quality_diversity.png").is_file()
+
+
+def test_controls_are_games_of_their_own_and_change_nothing_of_the_game(quick, tmp_path, capsys):
+    run = recipe("image_coco")
+    run(["--sample", *quick, "--temperatures", "0.8"])
+    alone = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    flags = ["--temperatures", "0.8", "--controls", "constant", "shuffled"]
+    run(["--sample", *quick, *flags])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["stages"]["SeqGAN"] == alone["stages"]["SeqGAN"]
+    games = ["SeqGAN", "SeqGAN, reward constant", "SeqGAN, reward shuffled"]
+    table = [stage for stage in metrics["stages"] if "matched" not in stage]
+    assert table == ["MLE", "MLE, best temperature", *games, "real texts"]
+    assert len({metrics["stages"][game]["nll"] for game in games}) == 3
+    assert [point["temperature"] for point in metrics["curves"]["SeqGAN, reward constant"]] == [1.0, 0.8]
+    assert metrics["texts"] == alone["texts"]
+
+    capsys.readouterr()
+    run(["--sample", *quick, *flags, "--resume_from_checkpoint", "true"])
+    assert "is finished." in capsys.readouterr().out
+    (tmp_path / "run" / "metrics.json").unlink()
+    run(["--sample", *quick, *flags, "--resume_from_checkpoint", "true"])
+    printed = capsys.readouterr().out
+    assert "Stage 1" not in printed and "Control" not in printed, "what was measured is not played again"
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"] == metrics["stages"]
+    run(["--sample", *quick, *flags])
+    assert capsys.readouterr().out.count("Control:") == 2, "a new run plays anew"
+
+
+def test_poems_are_twenty_characters_without_anything_else(quick, tmp_path, capsys):
+    lines = (ROOT / "recipes" / "data" / "sample_quatrains.txt").read_text(encoding="utf-8").split()[:80]
+    poems = [f"{line[:5]}\N{FULLWIDTH COMMA}{line[5:10]}\N{IDEOGRAPHIC FULL STOP} {line[10:]}" for line in lines]
+    (tmp_path / "poems.txt").write_text("\n".join([*poems, *["床前明月光"] * 3]), encoding="utf-8")
+    flags = ["--sample", "--dataset_name", str(tmp_path / "poems.txt"), "--temperatures", "0.5"]
+    recipe("chinese_poems")([*flags, *quick])
+    assert "texts are usable." in capsys.readouterr().out
+    pairs = json.loads((tmp_path / "run" / "nearest.json").read_text())
+    assert {pair["nearest"] for pair in pairs} <= set(lines)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert tokenizer.eos_token is None and len(tokenizer(lines[0])["input_ids"]) == 20
+    assert all(len(pair["sample"]) <= 20 for pair in pairs)
+    with pytest.raises(ValueError, match="has no text of exactly 21 tokens; the first is"):
+        recipe("chinese_poems")([*flags, *quick, "--max_completion_length", "21"])
+
+
+def test_melodies_are_read_from_midi_and_written_as_midi(quick, tmp_path):
+    mido = pytest.importorskip("mido")
+    lines = (ROOT / "recipes" / "data" / "sample_melodies.txt").read_text(encoding="utf-8").splitlines()
+    save_melodies([" ".join(lines[index : index + 2]) for index in range(0, 200, 2)], tmp_path / "tunes" / "melody")
+    save_melodies(["44 " * 40], tmp_path / "tunes" / "chords")
+    flags = ["--sample", "--dataset_name", str(tmp_path / "tunes"), "--temperatures", "1"]
+    recipe("nottingham_music")([*flags, *quick])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    pairs = json.loads((tmp_path / "run" / "nearest.json").read_text())
+    assert {pair["nearest"] for pair in pairs} <= set(lines[:200])
+    assert 0 <= metrics["stages"]["SeqGAN"]["melodies"] <= 1 and metrics["stages"]["real texts"]["mse_nearest"] > 0
+    for whose in ("real", "MLE", "SeqGAN"):
+        files = sorted((tmp_path / "run" / "melodies" / whose).glob("*.mid"))
+        assert files and mido.MidiFile(files[0]).length > 0
+    assert (tmp_path / "run" / "melodies" / "piano_rolls.png").stat().st_size > 10_000
+
+
+def test_seeds_of_a_text_recipe_are_summed_up(quick, tmp_path, capsys):
+    recipe("image_coco")(["--sample", *quick, "--temperatures", "1", "--seeds", "2", "--seed", "3"])
+    printed = capsys.readouterr().out
+    assert "2 seeds, mean and standard deviation:" in printed and "+- bleu4" in printed
+    reports = [json.loads((tmp_path / "run" / f"seed_{seed}" / "metrics.json").read_text()) for seed in (3, 4)]
+    mean = sum(report["stages"]["SeqGAN"]["nll"] for report in reports) / 2
+    assert f"{mean:.4f}" in printed and reports[0]["texts"] != reports[1]["texts"]
 
 
 def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsys):
@@ -215,7 +295,7 @@ def test_a_recipe_trains_adapters_through_both_stages(precision, quick, tokenize
     trained, first = (load_file(tmp_path / "run" / place / "adapter_model.safetensors") for place in ("", "mle"))
     assert any(not torch.equal(trained[name], first[name]) for name in first)
     stages = json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
-    assert set(stages) == {"MLE", "MLE, temperature 0.75", "SeqGAN"}
+    assert {"MLE", "MLE, best temperature", "SeqGAN", "real texts"} <= set(stages)
 
 
 @pytest.mark.parametrize(

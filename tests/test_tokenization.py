@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from seqgan_hf.tokenization import UNKNOWN, train_tokenizer
 
-TEXTS = ["We don't say \"no\", do we? A well-known (old) promise.", "40 40 0 42", "cost: 3.5 %"]
+TEXTS = ['We don\'t say "no", do we? A well-known (old) promise.', "40 40 0 42", "cost: 3.5 %"]
 
 
 def written(tokenizer, text):
@@ -52,7 +52,9 @@ def test_a_character_is_one_token_and_white_space_is_one():
     assert len(tokenizer) == 3 + 1 + 7
 
 
-@pytest.mark.parametrize(("level", "expected"), [("word", f"We {UNKNOWN} {UNKNOWN}"), ("character", f"We {UNKNOWN}oo")])
+@pytest.mark.parametrize(
+    ("level", "expected"), [("word", f"We {UNKNOWN} {UNKNOWN}"), ("character", f"We {UNKNOWN}oo")]
+)
 def test_what_the_vocabulary_lacks_shows(level, expected):
     text = {"word": "We zoom 41", "character": "We zoo"}[level]
     assert written(train_tokenizer(TEXTS, 400, level), text) == expected
