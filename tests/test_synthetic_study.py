@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import sys
 from argparse import Namespace
@@ -23,6 +24,13 @@ QUICK = [
 PAGE = "".join(
     f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in ("stages", "gains", "second_stages", "second_gains")
 )
+
+
+@pytest.fixture
+def starts_forks(machine, monkeypatch):
+    """Let what this process starts by `sys.executable` be forks (see machine.py)."""
+    monkeypatch.setattr(sys, "executable", machine.python)
+    monkeypatch.setattr(os, "environ", machine.environment())
 
 
 def curve(*points):
@@ -120,7 +128,9 @@ def test_times_of_resumed_runs_are_left_out():
     assert synthetic_study.wall_minutes({2: resumed}) == "-"
 
 
-def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(tmp_path, monkeypatch, capsys):
+def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(
+    tmp_path, monkeypatch, capsys, starts_forks
+):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     flags = ["--only", "modern", "modern_constant", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "work")]
@@ -136,7 +146,7 @@ def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(tmp_p
     assert "begins" not in capsys.readouterr().out
 
 
-def test_a_run_that_fails_is_named_with_its_log(tmp_path, monkeypatch):
+def test_a_run_that_fails_is_named_with_its_log(tmp_path, monkeypatch, starts_forks):
     flags = ["--only", "likelihood_tuned", "--seeds", "1", "--work", str(tmp_path), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["synthetic_study.py", *flags, "--extra", "--num_texts=0"])
     with pytest.raises(SystemExit, match=r"likelihood_tuned, seed 1, failed: see .*log\.txt"):
