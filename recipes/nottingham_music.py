@@ -17,7 +17,7 @@ from pathlib import Path
 
 from transformers.utils import is_matplotlib_available
 
-from seqgan_hf.melodies import load_melodies, melody_metrics
+from seqgan_hf.melodies import is_melody, load_melodies, melody_metrics
 from seqgan_hf.music import save_melodies
 from seqgan_hf.plots import plot_piano_rolls
 from seqgan_hf.real_text import run
@@ -28,12 +28,16 @@ NUM_DRAWN = 4
 
 def write_melodies(output_dir: Path, melodies: Mapping[str, Sequence[str]]) -> None:
     """Keep melodies as MIDI files, `melodies/<whose>/01.mid` and so on, and draw the first of each."""
-    folder = output_dir / "melodies"
+    folder, rolls = output_dir / "melodies", {}
     for whose, texts in melodies.items():
-        save_melodies(texts, folder / whose)
+        playable = [text for text in texts if is_melody(text)]
+        save_melodies(playable, folder / whose)
+        print(f"MIDI files: {len(playable)} of {len(texts)} texts ({whose}) are melodies; in {folder / whose}")
+        if playable:
+            rolls[whose] = playable[:NUM_DRAWN]
     if is_matplotlib_available():
-        plot_piano_rolls({whose: texts[:NUM_DRAWN] for whose, texts in melodies.items()}, folder / "piano_rolls.png")
-    print(f"\nMIDI files: {folder}")
+        plot_piano_rolls(rolls, folder / "piano_rolls.png")
+        print(f"Piano rolls: {folder / 'piano_rolls.png'}")
 
 
 TUNES = Task(order=4, more=melody_metrics, write=write_melodies)

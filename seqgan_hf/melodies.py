@@ -79,7 +79,7 @@ def melody_metrics(samples: Sequence[str], real: Sequence[str]) -> dict[str, flo
         squared ([`~seqgan_hf.metrics.MSEMusic`]); NaN if there are none.
     """
     (length,) = {len(parse_melody(text)) for text in real}
-    melodies = [text for text in samples if _is_melody(text, length)]
+    melodies = [text for text in samples if is_melody(text, length)]
     scores = None
     if any(set(text.split()) != {"0"} for text in melodies):
         scores = MSEMusic().compute(predictions=melodies, reference_corpus=list(real))
@@ -87,7 +87,8 @@ def melody_metrics(samples: Sequence[str], real: Sequence[str]) -> dict[str, flo
     return {"melodies": len(melodies) / len(samples), "mse_nearest": nearest}
 
 
-def _is_melody(text: str, length: int) -> bool:
+def is_melody(text: str, length: int = NUM_STEPS) -> bool:
+    """Tell whether a text is so many keys or rests: what a language model writes may be anything."""
     try:
         return len(parse_melody(text)) == length
     except ValueError:

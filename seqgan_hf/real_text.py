@@ -140,10 +140,10 @@ def play(
     }
     if is_matplotlib_available():
         bench.draw(curves, folder / "quality_diversity.png")
+    finish(trainer, report, task.caption(), nearest)
     if task.write:
         real = bench.real[:NUM_SHOWN]
         task.write(folder, {"real": real} | {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")})
-    finish(trainer, report, task.caption(), nearest)
     return report
 
 
