@@ -12,23 +12,19 @@ likelihood made for the run that they control.
 
 import json
 import math
-import os
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from measuring import COMMIT, cpu_model, versions
 from performance import insert_tables, markdown_table
-from scipy import stats
+from studies import keep, mean_and_deviation, paired_p, run_all, run_folder, run_recipe
 
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -129,7 +125,7 @@ def command(name: str, seed: int, folder: Path, oracle: str | None, extra: Seque
 
 def make(name: str, seed: int, args: Namespace) -> None:
     """Make one run, and keep its small metrics file."""
-    run, folder = RUNS[name], args.work / name / f"seed_{seed}"
+    run, folder = RUNS[name], run_folder(args.work, (name, seed))
     interrupted = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if run.networks_of:
@@ -141,29 +137,10 @@ def make(name: str, seed: int, args: Namespace) -> None:
             )
         for network in networks:
             shutil.copytree(network, folder / network.name, dirs_exist_ok=True)
-    began = time.perf_counter()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    print(f"{time.strftime('%H:%M')} {name}, seed {seed}: begins; log in {folder / 'log.txt'}", flush=True)
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        arguments = command(name, seed, folder, args.oracle, args.extra)
-        subprocess.run(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
-    report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    kept = {key: report[key] for key in KEPT if key in report}
-    wall_seconds = None if interrupted else time.perf_counter() - began  # of an earlier call it is not known
-    kept |= {"wall_seconds": wall_seconds, "commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
-    args.results.mkdir(parents=True, exist_ok=True)
-    path = args.results / f"{name}_{seed}.json"
-    path.write_text(json.dumps(rounded(kept), indent=1) + "\n", encoding="utf-8")
+    arguments = command(name, seed, folder, args.oracle, args.extra)
+    report = run_recipe(f"{name}, seed {seed}", arguments, folder, interrupted)
+    kept = keep(report, KEPT, args.results / f"{name}_{seed}.json")
     print(f"{time.strftime('%H:%M')} {name}, seed {seed}: {last_points(kept['curves'])}", flush=True)
-
-
-def rounded(value: Any) -> Any:
-    """Round all floats inside a value to six significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: rounded(inner) for key, inner in value.items()}
-    return [rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
 def last_points(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -190,29 +167,6 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
             if path.is_file():
                 found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
     return found
-
-
-def mean_and_deviation(values: Sequence[float], digits: int = 3) -> str:
-    """Write the mean of some values and their standard deviation, if there are several."""
-    if not values:
-        return "-"
-    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{deviation}"
-
-
-def paired_p(differences: Sequence[float]) -> float:
-    """
-    Two-sided p of Student's paired t-test, as in the paper.
-
-    Args:
-        differences (`Sequence[float]`): One a seed, at least two.
-
-    Returns:
-        `float` in [0, 1]; NaN for fewer than two.
-    """
-    if len(differences) < 2:
-        return math.nan
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -389,32 +343,14 @@ def main() -> None:
     parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
     args = parser.parse_args()
     if not args.page_only:
-        failures = play_all(missing(args.only, args.seeds, args.results), args)
-        if failures:
-            sys.exit("\n".join(failures))
+        runs = missing(args.only, args.seeds, args.results)
+        first = [run for run in runs if not RUNS[run[0]].networks_of]  # others take their networks
+        for some in (first, [run for run in runs if run not in first]):
+            if failures := run_all(some, lambda run: make(*run, args), args.workers, args.work):
+                sys.exit("\n".join(failures))
     write_page(args.results, args.page)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(json.dumps({"benchmark": "synthetic_study", "cpu_seconds": round(spent.ru_utime + spent.ru_stime)}))
-
-
-def play_all(runs: Sequence[tuple[str, int]], args: Namespace) -> list[str]:
-    """Make runs, some at a time; those whose networks are taken first. Returns a sentence for each that failed."""
-    failures = []
-    for round_ in (
-        [(name, seed) for name, seed in runs if not RUNS[name].networks_of],
-        [(name, seed) for name, seed in runs if RUNS[name].networks_of],
-    ):
-        with ThreadPoolExecutor(args.workers) as pool:
-            jobs = {(name, seed): pool.submit(make, name, seed, args) for name, seed in round_}
-            for (name, seed), job in jobs.items():
-                error = job.exception()
-                if isinstance(error, subprocess.CalledProcessError):
-                    failures.append(
-                        f"{name}, seed {seed}, failed: see {args.work / name / f'seed_{seed}' / 'log.txt'}."
-                    )
-                elif error is not None:
-                    raise error
-    return failures
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from scipy import stats
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
+import studies  # noqa: E402
 import synthetic_study  # noqa: E402
 
 QUICK = [
@@ -96,8 +97,8 @@ def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_
 def test_p_is_that_of_the_paired_t_test():
     before, after = [9.5, 9.6, 9.4, 9.7], [9.3, 9.5, 9.3, 9.4]
     differences = [b - a for b, a in zip(before, after, strict=True)]
-    assert synthetic_study.paired_p(differences) == pytest.approx(stats.ttest_rel(before, after).pvalue)
-    assert math.isnan(synthetic_study.paired_p([0.1]))
+    assert studies.paired_p(differences) == pytest.approx(stats.ttest_rel(before, after).pvalue)
+    assert math.isnan(studies.paired_p([0.1]))
 
 
 def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):

@@ -1,0 +1,124 @@
+"""What studies of many runs share: each run a process of its own, kept at once; and the statistics of their tables."""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from measuring import COMMIT, cpu_model, versions
+from scipy import stats
+
+Run = tuple[str, int]
+"""The name of a run, and its seed."""
+
+
+def run_folder(work: Path, run: Run) -> Path:
+    """Return where a run has its checkpoints and its log, under `--work`."""
+    return work / run[0] / f"seed_{run[1]}"
+
+
+def run_recipe(name: str, command: Sequence[str], folder: Path, interrupted: bool) -> dict[str, Any]:
+    """
+    Run a recipe in a process of its own, with one thread.
+
+    Args:
+        name (`str`): Of the run, as it is printed.
+        command (`Sequence[str]`): The whole command line.
+        folder (`Path`): Its `output_dir`, which exists; `log.txt` there gets what it prints.
+        interrupted (`bool`): Whether a part of it was run before, so that its time is not known.
+
+    Returns:
+        `dict`: what it left as `metrics.json`, and `wall_seconds`.
+
+    Raises:
+        subprocess.CalledProcessError: If it failed.
+    """
+    began = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    print(f"{time.strftime('%H:%M')} {name}: begins; log in {folder / 'log.txt'}", flush=True)
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
+    report: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return report | {"wall_seconds": None if interrupted else time.perf_counter() - began}
+
+
+def keep(report: Mapping[str, Any], names: Sequence[str], path: Path) -> dict[str, Any]:
+    """
+    Keep of a run's report what a study needs, in a small file.
+
+    Args:
+        report (`Mapping`): From [`run_recipe`].
+        names (`Sequence[str]`): The parts to keep, where it has them; its `wall_seconds` are kept, too.
+        path (`Path`): The file to write, floats rounded to six digits.
+
+    Returns:
+        `dict`: these parts, with the commit, the processor and the versions.
+    """
+    kept = {name: report[name] for name in (*names, "wall_seconds") if name in report}
+    kept |= {"commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return kept
+
+
+def run_all(runs: Sequence[Run], make: Callable[[Run], None], workers: int, work: Path) -> list[str]:
+    """
+    Make runs, some at a time.
+
+    Args:
+        runs (`Sequence[Run]`): Which.
+        make (`Callable`): Makes one.
+        workers (`int`): At a time.
+        work (`Path`): Where their folders are.
+
+    Returns:
+        `list[str]`: a sentence for each whose recipe failed. Other errors are raised.
+    """
+    failures = []
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = {run: pool.submit(make, run) for run in runs}
+        for run, job in jobs.items():
+            error = job.exception()
+            if isinstance(error, subprocess.CalledProcessError):
+                failures.append(f"{run[0]}, seed {run[1]}, failed: see {run_folder(work, run) / 'log.txt'}.")
+            elif error is not None:
+                raise error
+    return failures
+
+
+def rounded(value: Any) -> Any:
+    """Round all floats inside a value to six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 3) -> str:
+    """Write the mean of some values and their standard deviation, if there are several."""
+    if not values:
+        return "-"
+    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """
+    Two-sided p of Student's paired t-test, as in the paper.
+
+    Args:
+        differences (`Sequence[float]`): One a seed, at least two.
+
+    Returns:
+        `float` in [0, 1]; NaN for fewer than two.
+    """
+    if len(differences) < 2:
+        return math.nan
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
