@@ -122,3 +122,11 @@ def paired_p(differences: Sequence[float]) -> float:
     if len(differences) < 2:
         return math.nan
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Average curves over seeds, temperature by temperature."""
+    return [
+        {key: statistics.fmean(point[key] for point in points) for key in points[0]}
+        for points in zip(*curves, strict=True)
+    ]

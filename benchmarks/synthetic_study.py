@@ -14,7 +14,6 @@ import json
 import math
 import resource
 import shutil
-import statistics
 import sys
 import time
 from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from performance import insert_tables, markdown_table
-from studies import keep, mean_and_deviation, paired_p, run_all, run_folder, run_recipe
+from studies import keep, mean_and_deviation, mean_curve, paired_p, run_all, run_folder, run_recipe
 
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -166,6 +165,15 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
             path = results / f"{name}_{seed}.json"
             if path.is_file():
                 found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    for second in (False, True):
+        runs = [
+            run for name, of_seeds in found.items() if RUNS[name].second_oracle == second for run in of_seeds.values()
+        ]
+        if len(oracles := {run["oracle"] for run in runs}) > 1:
+            raise ValueError(
+                f"{results} holds runs on different oracles, {' and '.join(sorted(oracles))}, which do not compare. Remove "
+                "those on one of them."
+            )
     return found
 
 
@@ -306,14 +314,6 @@ def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, pre
         if curves:
             folder.mkdir(parents=True, exist_ok=True)
             plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}{picture}.png")
-
-
-def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """Average curves over seeds, temperature by temperature."""
-    return [
-        {key: statistics.fmean(point[key] for point in points) for key in points[0]}
-        for points in zip(*curves, strict=True)
-    ]
 
 
 def write_page(results: Path, page: Path) -> None:

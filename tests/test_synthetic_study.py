@@ -47,6 +47,7 @@ def finished(shift, seed=1):
         "cpu_seconds": {"mle": 60.0, "language_models": 60.0, "game": 120.0},
         "discriminator": {"auc": 0.75},
         "wall_seconds": 300.0,
+        "oracle": "an oracle",
     }
 
 
@@ -118,6 +119,17 @@ def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
     again = page.read_text()
     synthetic_study.write_page(results, page)
     assert page.read_text() == again
+
+
+def test_runs_on_different_oracles_are_not_compared(tmp_path):
+    other = finished(0.1) | {"oracle": "another"}
+    for name, run in (("modern_1", finished(0.1)), ("modern_2", other), ("second_modern_1", other)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(run))
+    message = f"{tmp_path} holds runs on different oracles, an oracle and another, which do not compare."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        synthetic_study.read(tmp_path)
+    (tmp_path / "modern_2.json").unlink()
+    assert set(synthetic_study.read(tmp_path)) == {"modern", "second_modern"}
 
 
 def test_times_of_resumed_runs_are_left_out():

@@ -1,0 +1,284 @@
+"""
+The recipes on real text as a study: every task over seeds, with controls, then docs/results/real_data.md.
+
+    python benchmarks/real_data_study.py --data FOLDER                        # all that is missing
+    python benchmarks/real_data_study.py --data FOLDER --only poems --seeds 1
+    python benchmarks/real_data_study.py --page_only                          # tables and pictures from what is there
+
+FOLDER holds `obama`, `quatrains5`, `nottingham/len32_0.4s` and `image_coco`, each with a text a line in `train.txt`,
+`test.txt` and, but for the last, `validation.txt`. Stopped and called again, it goes on: a finished run leaves
+docs/results/real_data/<task>_<seed>.json at once and is not repeated, an interrupted one resumes from its last checkpoint
+in `--work`.
+"""
+
+import json
+import resource
+import sys
+import time
+from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from performance import insert_tables, markdown_table
+from studies import Run, keep, mean_and_deviation, mean_curve, paired_p, run_all, run_folder, run_recipe
+
+from seqgan_hf.completions import one_line
+from seqgan_hf.plots import plot_quality_and_diversity
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results" / "real_data"
+PAGE = ROOT / "docs" / "results" / "real_data.md"
+CONTROLS = ("constant", "shuffled", "random")
+KEPT = ("stages", "curves", "first_stage", "discriminator", "cpu_seconds", "samples", "texts", "settings")
+NUM_SEEDS = 3
+BEFORE, MATCHED, AFTER = "MLE", "MLE, matched temperature", "SeqGAN"
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One recipe on its data.
+
+    Args:
+        recipe (`str`): Its file in recipes/, without the ending.
+        data (`str`): Its folder in `--data`.
+        order (`int`): The BLEU that the paper compares.
+        quotes (`bool`): Whether real texts may stand on the page, beside the samples.
+    """
+
+    recipe: str
+    data: str
+    order: int
+    quotes: bool = True
+
+    @property
+    def quality(self) -> str:
+        """The metric of quality; higher is better."""
+        return f"bleu{self.order}"
+
+    @property
+    def others(self) -> dict[str, int]:
+        """The metrics that a gain in quality must not cost, and the sign of what is better."""
+        return {f"self_bleu{self.order}": -1, "distinct2": 1, f"novelty{self.order}": 1}
+
+
+TASKS = {
+    "poems": Task("chinese_poems", "quatrains5", 2),
+    "speeches": Task("obama_speech", "obama", 3),
+    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4, quotes=False),  # the data are under the GPL
+    "captions": Task("image_coco", "image_coco", 4),
+}
+
+
+# ---- Running -------------------------------------------------------------------------------------------------------
+
+
+def missing(only: Sequence[str], seeds: int, results: Path) -> list[Run]:
+    """List the runs that are yet to be made, all tasks of a seed before the next seed."""
+    wanted = [(name, seed) for seed in range(1, seeds + 1) for name in TASKS if not only or name in only]
+    return [(name, seed) for name, seed in wanted if not (results / f"{name}_{seed}.json").is_file()]
+
+
+def command(run: Run, folder: Path, data: Path, preset: str, extra: Sequence[str] = ()) -> list[str]:
+    """
+    Return the command line of a run.
+
+    Args:
+        run (`tuple`): The task and the seed.
+        folder (`Path`): Its `output_dir`.
+        data (`Path`): Where the data sets are.
+        preset (`str`): Of the recipe.
+        extra (`Sequence[str]`): Flags over all others.
+    """
+    task = TASKS[run[0]]
+    recipe = ROOT / "recipes" / f"{task.recipe}.py"
+    settings = ["--preset", preset, "--dataset_name", str(data / task.data), "--controls", *CONTROLS]
+    settings += ["--seed", str(run[1]), "--output_dir", str(folder), "--resume_from_checkpoint", "true"]
+    settings += ["--disable_tqdm", "true", "--log_completions", "false"]
+    return [sys.executable, str(recipe), *settings, *extra]
+
+
+def make(run: Run, args: Namespace) -> None:
+    """Make one run, and keep its small file."""
+    name, seed = run
+    folder = run_folder(args.work, run)
+    interrupted = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = command(run, folder, args.data, args.preset, args.extra)
+    report = run_recipe(f"{name}, seed {seed}", arguments, folder, interrupted)
+    for curve in report["curves"].values():
+        for point in curve:
+            del point["samples"]
+    if TASKS[name].quotes:
+        report["samples"] = json.loads((folder / "nearest.json").read_text(encoding="utf-8"))
+    else:
+        report["samples"] = [{"sample": sample} for sample in report["samples"]]
+    kept = keep(report, KEPT, args.results / f"{name}_{seed}.json")
+    quality = {stage: round(metrics[TASKS[name].quality], 3) for stage, metrics in kept["stages"].items()}
+    print(f"{time.strftime('%H:%M')} {name}, seed {seed}: {TASKS[name].quality} {quality}", flush=True)
+
+
+# ---- Reading -------------------------------------------------------------------------------------------------------
+
+
+def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Read all finished runs: task -> seed -> what is kept of it."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for name in TASKS:
+        for path in sorted(results.glob(f"{name}_*.json")):
+            seed = int(path.stem.rpartition("_")[2])
+            found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def differences(runs: Mapping[int, Mapping[str, Any]], stage: str, other: str, metric: str) -> list[float] | None:
+    """
+    Compare two rows of the tables of some runs, seed by seed.
+
+    Args:
+        runs (`Mapping`): Of one task, by seed.
+        stage, other (`str`): The rows.
+        metric (`str`): The column.
+
+    Returns:
+        `list[float]`: the first less the other. `None` where a seed lacks one of them.
+    """
+    found = []
+    for _, run in sorted(runs.items()):
+        if stage not in run["stages"] or other not in run["stages"]:
+            return None
+        found.append(run["stages"][stage][metric] - run["stages"][other][metric])
+    return found
+
+
+# ---- Tables and pictures -------------------------------------------------------------------------------------------
+
+
+def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Show the rows of the recipe's table, mean and standard deviation over seeds; what a seed lacks is left out."""
+    (first, *_) = runs.values()
+    columns = list(first["stages"][BEFORE])
+    rows = []
+    for stage in first["stages"]:
+        tables = [run["stages"].get(stage) for run in runs.values()]
+        if None in tables:
+            continue
+        rows.append(
+            [
+                stage,
+                *(
+                    mean_and_deviation([table[name] for table in tables]) if name in tables[0] else ""
+                    for name in columns
+                ),
+            ]
+        )
+    return markdown_table(["", *columns], rows)
+
+
+def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Show what each game gains in quality over MLE, and what it costs beside MLE at the temperature of equal quality."""
+    (first, *_) = runs.values()
+    games = [stage for stage in first["stages"] if stage.startswith(AFTER)]
+    rows = []
+    for game in games:
+        cells = [with_p(differences(runs, game, BEFORE, task.quality))]
+        if game == AFTER:
+            cells += [with_p(differences(runs, game, MATCHED, metric)) for metric in task.others]
+        rows.append([game, *cells, *[""] * (1 + len(task.others) - len(cells))])
+    columns = [f"{task.quality} over MLE", *(f"{metric} over MLE of equal {task.quality}" for metric in task.others)]
+    return markdown_table(["", *columns], rows)
+
+
+def with_p(values: Sequence[float] | None) -> str:
+    """Write a difference with the p of a paired t-test."""
+    if values is None:
+        return "no such temperature"
+    p = paired_p(values)
+    return mean_and_deviation(values, 4) + (f" (p = {p:.1g})" if len(values) > 1 else "")
+
+
+def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """List the samples of the first seed, each with the training text most like it, where that may be shown."""
+    lines = []
+    for pair in runs[min(runs)]["samples"]:
+        lines.append(f"- {one_line(pair['sample'])}")
+        if "nearest" in pair:
+            lines.append(f"  - nearest: {one_line(pair['nearest'])}")
+    return "\n".join(lines)
+
+
+def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Write the CPU minutes of maximum likelihood and of one game, and D's AUC, where known."""
+    seconds = [run["cpu_seconds"] for run in runs.values()]
+    parts = {"maximum likelihood": "mle", "the game": "game"}
+    minutes = {
+        what: mean_and_deviation([cpu[part] / 60 for cpu in seconds if cpu[part] is not None], 1)
+        for what, part in parts.items()
+    }
+    auc = mean_and_deviation([run["discriminator"]["auc"] for run in runs.values()], 2)
+    said = ", ".join(f"{what} {value}" for what, value in minutes.items())
+    return f"{len(runs)} seeds. CPU minutes: {said}. AUC of D at the end, on unseen texts: {auc}."
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Fill the page from finished runs and draw its pictures."""
+    found = read(results)
+    tables: dict[str, str] = {}
+    for name, task in TASKS.items():
+        runs = found.get(name)
+        parts = {"cost": "", "stages": "", "gains": "", "samples": ""}
+        if runs:
+            parts = {
+                "cost": cost(runs), "stages": stages_table(runs), "gains": gains_table(task, runs),
+                "samples": samples_list(runs),
+            }  # fmt: skip
+            draw(task, runs, results / f"{name}.png")
+        tables |= {f"{part} {name}": text for part, text in parts.items()}
+    page.write_text(insert_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
+def draw(task: Task, runs: Mapping[int, Mapping[str, Any]], path: Path) -> None:
+    """Draw the curves over the temperature, means over seeds, with the real texts."""
+    (first, *_) = runs.values()
+    curves: dict[str, list[dict[str, float]]] = {
+        stage: mean_curve([run["curves"][stage] for run in runs.values()]) for stage in first["curves"]
+    }
+    real = [[{"temperature": 1.0, **run["stages"]["real texts"]}] for run in runs.values()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_quality_and_diversity(
+        curves | {"real texts": mean_curve(real)},
+        path,
+        "Up and to the left is better; each curve runs over the temperature",
+        (f"self_bleu{task.order}", f"self-BLEU-{task.order} (how much alike samples are)"),
+        (task.quality, f"BLEU-{task.order} against held-out texts"),
+    )
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, help="Where the data sets are.")
+    parser.add_argument("--only", nargs="+", choices=list(TASKS), default=[], help="These tasks alone.")
+    parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="How many, from 1 on.")
+    parser.add_argument("--preset", default="paper", help="Of the recipes.")
+    parser.add_argument("--workers", type=int, default=2, help="Runs at a time, one thread each.")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "real_data_study", help="Checkpoints, logs.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="The small files of finished runs.")
+    parser.add_argument("--page", type=Path, default=PAGE, help="The page to write into.")
+    parser.add_argument("--page_only", action="store_true", help="Make no run.")
+    parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
+    args = parser.parse_args()
+    if not args.page_only:
+        if args.data is None:
+            parser.error("--data FOLDER is needed: where the data sets are. Or pass --page_only.")
+        runs = missing(args.only, args.seeds, args.results)
+        if failures := run_all(runs, lambda run: make(run, args), args.workers, args.work):
+            sys.exit("\n".join(failures))
+    write_page(args.results, args.page)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(json.dumps({"benchmark": "real_data_study", "cpu_seconds": round(spent.ru_utime + spent.ru_stime)}))
+
+
+if __name__ == "__main__":
+    main()
