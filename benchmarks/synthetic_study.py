@@ -171,8 +171,8 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
         ]
         if len(oracles := {run["oracle"] for run in runs}) > 1:
             raise ValueError(
-                f"{results} holds runs on different oracles, {' and '.join(sorted(oracles))}, which do not compare. Remove "
-                "those on one of them."
+                f"{results} holds runs on different oracles, {' and '.join(sorted(oracles))}, which do not compare. "
+                "Remove those on one of them."
             )
     return found
 
