@@ -1,0 +1,114 @@
+"""The study on real text: what is still to run, what the page says of runs, and one real small run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))
+
+import real_data_study  # noqa: E402
+
+PARTS = ("cost", "stages", "gains", "samples")
+PAGE = "".join(
+    f"<!-- begin {part} {task} -->\n<!-- end {part} {task} -->\n" for task in real_data_study.TASKS for part in PARTS
+)
+QUICK = [
+    "--preset", "smoke", "--extra", "--mle_epochs=1", "--max_steps=1", "--num_rollouts=1", "--num_test_samples=12",
+    "--discriminator_warmup_steps=1", "--discriminator_samples=4", "--per_device_train_batch_size=4",
+    "--temperatures=0.5", "--logging_steps=1",
+]  # fmt: skip
+
+
+def finished(seed, matched=True):
+    """A run whose game gains 0.1 and a little more with the seed, at the price of as much self-BLEU."""
+
+    def point(gain, temperature=1.0):
+        metrics = {"temperature": temperature, "nll": 4.0, "bleu2": 0.5 + gain, "self_bleu2": 0.3 + gain}
+        return metrics | {"distinct2": 0.9 - gain, "novelty2": 0.2, "copied": 0.0}
+
+    gain = 0.1 + seed / 100
+    stages = {"MLE": point(0.0), "MLE, best temperature": point(0.05, 0.9)}
+    stages |= {"MLE, matched temperature": point(gain + seed / 1000, 0.8)} if matched else {}
+    stages |= {"SeqGAN": point(gain), "SeqGAN, reward constant": point(gain), "real texts": {"bleu2": 0.6}}
+    stages["real texts"] |= {"self_bleu2": 0.4, "distinct2": 0.8, "novelty2": 0.3, "copied": 0.0}
+    curves = {stage: [stages[stage], point(0.2, 0.7)] for stage in ("MLE", "SeqGAN", "SeqGAN, reward constant")}
+    return {
+        "stages": stages, "curves": curves, "discriminator": {"auc": 0.7},
+        "cpu_seconds": {"mle": 60.0, "language_models": 0.0, "game": None if seed == 3 else 120.0},
+        "samples": [{"sample": f"poem {seed}", "nearest": "real one"}],
+    }  # fmt: skip
+
+
+def test_runs_that_left_their_file_are_not_made_again(tmp_path):
+    (tmp_path / "poems_1.json").write_text("{}")
+    assert real_data_study.missing(["poems", "music"], 2, tmp_path) == [("music", 1), ("poems", 2), ("music", 2)]
+    assert len(real_data_study.missing([], 3, tmp_path)) == 3 * len(real_data_study.TASKS) - 1
+
+
+def test_every_task_plays_its_recipe_on_its_data_with_all_controls(tmp_path):
+    for name, task in real_data_study.TASKS.items():
+        arguments = real_data_study.command((name, 2), tmp_path, Path("data"), "paper", ["--max_steps=1"])
+        assert Path(arguments[1]).is_file() and arguments[-1] == "--max_steps=1"
+        assert arguments[arguments.index("--dataset_name") + 1] == str(Path("data") / task.data)
+        assert arguments[arguments.index("--controls") + 1 :][:3] == ["constant", "shuffled", "random"]
+        assert (ROOT / "recipes" / "configs" / task.recipe / "paper.yaml").is_file()
+
+
+def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "page.md"
+    results.mkdir()
+    page.write_text(PAGE)
+    for seed in (1, 2, 3):
+        (results / f"poems_{seed}.json").write_text(json.dumps(finished(seed)))
+    real_data_study.write_page(results, page)
+    written = page.read_text()
+    assert "| SeqGAN | 1.000 +- 0.000 | 4.000 +- 0.000 | 0.620 +- 0.010 |" in written
+    assert "| real texts |  |  | 0.600 +- 0.000 |" in written
+    gain = "| SeqGAN | 0.1200 +- 0.0100 (p = 0.002) | -0.0020 +- 0.0010 (p = 0.07) | 0.0020 +- 0.0010 (p = 0.07) |"
+    assert gain in written
+    assert "| SeqGAN, reward constant | 0.1200 +- 0.0100 (p = 0.002) |  |  |  |" in written
+    assert "- poem 1\n  - nearest: real one" in written and "poem 2" not in written
+    assert "3 seeds. CPU minutes: maximum likelihood 1.0 +- 0.0, the game 2.0 +- 0.0. AUC of D" in written
+    assert (results / "poems.png").stat().st_size > 10_000 and not (results / "music.png").exists()
+    real_data_study.write_page(results, page)
+    assert page.read_text() == written
+
+
+def test_a_matched_temperature_that_a_seed_lacks_is_said(tmp_path):
+    runs = {1: finished(1), 2: finished(2, matched=False)}
+    assert "MLE, matched" not in real_data_study.stages_table(runs | {1: finished(1)})
+    table = real_data_study.gains_table(real_data_study.TASKS["poems"], runs)
+    assert "| no such temperature | no such temperature | no such temperature |" in table
+
+
+def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_quoted(tmp_path, monkeypatch, capsys):
+    bundled = {"quatrains5": "sample_quatrains", "nottingham/len32_0.4s": "sample_melodies"}
+    for folder, name in bundled.items():
+        lines = (ROOT / "recipes" / "data" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        (tmp_path / folder).mkdir(parents=True)
+        for split, part in (("train", lines[:60]), ("validation", lines[60:80]), ("test", lines[80:100])):
+            (tmp_path / folder / f"{split}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    where = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--results", str(tmp_path / "results")]
+    flags = ["--only", "poems", "music", "--seeds", "1", "--workers", "2", "--page", str(page)]
+    monkeypatch.setattr(sys, "argv", ["real_data_study.py", *where, *flags, *QUICK])
+    monkeypatch.setattr(real_data_study, "CONTROLS", ("shuffled",))
+    real_data_study.main()
+    poems, music = (json.loads((tmp_path / "results" / f"{name}_1.json").read_text()) for name in ("poems", "music"))
+    assert "SeqGAN, reward shuffled" in poems["stages"]
+    assert poems["samples"][0]["nearest"] and set(music["samples"][0]) == {"sample"}
+    assert "samples" not in poems["curves"]["MLE"][0] and poems["wall_seconds"] > 0
+    capsys.readouterr()
+    real_data_study.main()
+    assert "begins" not in capsys.readouterr().out
+
+
+def test_the_data_must_be_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["real_data_study.py"])
+    with pytest.raises(SystemExit):
+        real_data_study.main()
+    assert "--data FOLDER is needed: where the data sets are. Or pass --page_only." in capsys.readouterr().err
