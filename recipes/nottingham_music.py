@@ -12,35 +12,11 @@ generated melodies and a picture of them. Needs mido: pip install 'seqgan_hf[mus
 the YAML files in recipes/configs/nottingham_music.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from transformers.utils import is_matplotlib_available
-
-from seqgan_hf.melodies import is_melody, load_melodies, melody_metrics
-from seqgan_hf.music import save_melodies
-from seqgan_hf.plots import plot_piano_rolls
+from seqgan_hf.melodies import ALL_KEYS, load_melodies, melody_metrics, write_melodies
 from seqgan_hf.real_text import run
 from seqgan_hf.text_measures import Task
 
-NUM_DRAWN = 4
-
-
-def write_melodies(output_dir: Path, melodies: Mapping[str, Sequence[str]]) -> None:
-    """Keep melodies as MIDI files, `melodies/<whose>/01.mid` and so on, and draw the first of each."""
-    folder, rolls = output_dir / "melodies", {}
-    for whose, texts in melodies.items():
-        playable = [text for text in texts if is_melody(text)]
-        save_melodies(playable, folder / whose)
-        print(f"MIDI files: {len(playable)} of {len(texts)} texts ({whose}) are melodies; in {folder / whose}")
-        if playable:
-            rolls[whose] = playable[:NUM_DRAWN]
-    if is_matplotlib_available():
-        plot_piano_rolls(rolls, folder / "piano_rolls.png")
-        print(f"Piano rolls: {folder / 'piano_rolls.png'}")
-
-
-TUNES = Task(order=4, more=melody_metrics, write=write_melodies)
+TUNES = Task(order=4, alphabet=(ALL_KEYS,), more=melody_metrics, write=write_melodies)
 
 
 def main(argv: list[str] | None = None) -> None:

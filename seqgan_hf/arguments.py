@@ -191,6 +191,10 @@ class TextRecipeArguments(ScratchArguments, DatasetArguments):
             raise ValueError(
                 "`fixed_length` makes a tokenizer without an end of text: add `--from_scratch`, or leave it out."
             )
+        if self.fixed_length and self.tokenizer == "bpe":
+            raise ValueError(
+                "`fixed_length` counts words or characters: set `tokenizer` to `word` or `character`; got `bpe`."
+            )
         adapted = self.use_peft or self.discriminator_use_peft or self.load_in_4bit
         if self.from_scratch and adapted:
             raise ValueError(

@@ -486,7 +486,7 @@ def _choose_preset(
     names = _preset_names(folder)
     flags = {flag: name for one in config_classes for flag, name in getattr(one, "PRESETS", {}).items()}
     argv = [part for arg in argv for part in (arg.split("=", 1) if arg.startswith("--preset=") else [arg])]
-    given = [flag for flag, name in flags.items() if f"--{flag}" in argv and name in names]
+    given = [flag for flag, name in flags.items() if _is_on(flag, argv) and name in names]
     chosen = [flags[flag] for flag in given]
     if "--preset" in argv:
         at = argv.index("--preset")
@@ -500,6 +500,13 @@ def _choose_preset(
         raise ValueError(f"--{' and --'.join(given)} are two presets: give one, and set what differs by flags.")
     name = chosen[0] if chosen else default
     return (folder / f"{name}.yaml" if name else None), argv
+
+
+def _is_on(flag: str, argv: Sequence[str]) -> bool:
+    """Tell whether a switch is on a command line, and not turned off there: `--flag`, `--flag true` or `--flag=true`."""
+    values = [arg.partition("=")[2] for arg in argv if arg.startswith(f"--{flag}=")]
+    values += [next(iter(argv[at + 1 : at + 2]), "") for at, arg in enumerate(argv) if arg == f"--{flag}"]
+    return any(value.lower() not in ("false", "no", "f", "n", "0") for value in values)
 
 
 def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:

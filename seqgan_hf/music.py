@@ -37,7 +37,7 @@ def melody_to_midi(tokens: Any, step_seconds: float = 0.4, program: int = 0) -> 
             from 0 to 127.
         ImportError: If mido is not installed.
     """
-    mido = _import_mido()
+    mido = require_mido()
     keys = parse_melody(tokens, "tokens")
     tempo = _microseconds(step_seconds)
     track = mido.MidiTrack(
@@ -75,7 +75,7 @@ def midi_to_melody(midi: Any, step_seconds: float = 0.4) -> list[int]:
             together, or the step is no length that MIDI has.
         ImportError: If mido is not installed.
     """
-    mido = _import_mido()
+    mido = require_mido()
     step = _microseconds(step_seconds)
     file = midi if isinstance(midi, mido.MidiFile) else mido.MidiFile(midi)
     if file.type == 2 or file.ticks_per_beat <= 0:
@@ -125,7 +125,8 @@ def save_melodies(
     return paths
 
 
-def _import_mido() -> Any:
+def require_mido() -> Any:
+    """Return the package mido, or raise `ImportError` that says how to have it."""
     try:
         import mido
     except ImportError as error:

@@ -1,5 +1,7 @@
 """The two players of a recipe on real text: loaded by name, or made from scratch."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +39,9 @@ class Networks:
     loading: dict[str, Any] = field(default_factory=dict)
 
 
-def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset) -> Networks:
+def load_networks(
+    args: TextRecipeArguments, config: SeqGANConfig, texts: Dataset, alphabet: Sequence[str] = ()
+) -> Networks:
     """
     Load both networks by name, or make the paper's generator from scratch with a tokenizer trained on the texts.
 
@@ -45,6 +49,7 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
         args (`TextRecipeArguments`): Names, or sizes.
         config (`SeqGANConfig`): Arguments of loading.
         texts (`Dataset`): The training texts.
+        alphabet (`Sequence[str]`): What a tokenizer from scratch must know beside these.
 
     Returns:
         `Networks`
@@ -64,7 +69,8 @@ def load_networks(args: TextRecipeArguments, config: SeqGANConfig, texts: Datase
             load_tokenizer(other_name, **hub_arguments(other_loading)),
             loading,
         )
-    tokenizer = train_tokenizer(all_strings(texts), args.vocab_size, args.tokenizer, ends=not args.fixed_length)
+    known = itertools.chain(alphabet, all_strings(texts))
+    tokenizer = train_tokenizer(known, args.vocab_size, args.tokenizer, ends=not args.fixed_length)
     shape = LSTMConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,

@@ -2,46 +2,47 @@
 
 import copy
 import dataclasses
-import functools
+import gc
 import json
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.utils import is_matplotlib_available
 
 from .arguments import TextRecipeArguments
-from .completions import Completions, decode_ids
-from .config import SeqGANConfig, publishable
+from .bench import NUM_SHOWN, Bench, keep_nearest, point_at_1
+from .config import SeqGANConfig
 from .corpora import load_splits
-from .data import TextFormat, prepare_dataset
-from .evaluation import nll_at_temperatures
+from .data import TextFormat
 from .loading import load_generator
 from .networks import Networks, load_networks
 from .pair import base_model_of, game_settings
-from .plots import plot_quality_and_diversity
 from .recipe import (
     announce_game,
+    begin,
     finish,
-    finished_report,
     in_a_row,
     kept_curve,
     likelihood_stage,
     scratch_discriminator,
     seeds_table,
+    settings_of,
     start,
     which_checkpoint,
-    write_config,
 )
-from .samples import complete_prompts
-from .text_measures import Task, TextMeasures, best_temperature, nearest_text, point_between, temperature_where
+from .text_measures import Task
 from .trainer import SeqGANTrainer
 
-NUM_SHOWN = 10
+_FEWEST = {"train": 1, "validation": 2, "test": 2}  # self-BLEU compares texts with each other
+_BUNDLED = {
+    "sample_speech.txt": "420 sentences that come with seqgan_hf",
+    **{f"sample_{name}.txt": f"400 {name} that come with seqgan_hf" for name in ("captions", "melodies", "quatrains")},
+}
 
 
 def run(
@@ -87,72 +88,91 @@ def play(
     Returns:
         `dict`: what `output_dir/metrics.json` holds.
     """
-    if before := finished_report(config):
+    if before := begin(args, config):
         print(f"{config.output_dir} is finished.")
         return before
-    write_config(args, config)
     splits = usable_texts(load(args, config.seed), args, config, task)
-    networks = load_networks(args, config, splits["train"])
-    generator, first_stage = likelihood_stage(
+    networks = load_networks(args, config, splits["train"], task.alphabet)
+    networks.generator, first_stage = likelihood_stage(
         args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer, networks.loading
     )
-    text_format = TextFormat.from_model(generator, networks.tokenizer, config.max_completion_length)
-    discriminator, seconds = networks.discriminator, 0.0
-    if discriminator is None:
-        discriminator, seconds = scratch_discriminator(
-            args, config, generator, text_format, splits["train"], splits["validation"], networks.tokenizer
+    text_format = TextFormat.from_model(networks.generator, networks.tokenizer, config.max_completion_length)
+    seconds = 0.0
+    if networks.discriminator is None:
+        networks.discriminator, seconds = scratch_discriminator(
+            args, config, networks.generator, text_format, splits["train"], splits["validation"], networks.tokenizer
         )
-    trainer = new_trainer(config, splits, networks, generator, copy.deepcopy(discriminator))
+    # Controls begin with what the game begins with.
+    untrained = copy.deepcopy(networks.discriminator) if args.controls else None
+    trainer = new_trainer(config, splits, networks)
     trainer.card |= what_the_card_says(args, config, splits)
     bench = Bench(args, task, trainer, splits)
     folder = Path(config.output_dir)
     curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(trainer))}
-
-    def play_control(control: str) -> list[dict[str, Any]]:
-        print(f"\nControl: SeqGAN with the reward {control}.", flush=True)
-        own_config = config_of_control(config, control)
-        own_generator = load_generator(str(folder / "mle"), **networks.loading)
-        other = new_trainer(own_config, splits, networks, own_generator, copy.deepcopy(discriminator))
-        play_game(other)
-        return bench.curve(other)
-
     for control in args.controls:
-        path = Path(config_of_control(config, control).output_dir) / "curve.json"
-        if not config.resume_from_checkpoint:
-            path.unlink(missing_ok=True)
-        curves[f"SeqGAN, reward {control}"] = kept_curve(path, bench.what(), functools.partial(play_control, control))
+        others = dataclasses.replace(networks, discriminator=untrained)
+        curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
-    samples = point_at_1(curves["SeqGAN"])["samples"]
-    nearest = bench.nearest(samples)
-    # Apart from what is pushed, as these are real texts.
-    pairs = [{"sample": sample, "nearest": text} for sample, text in zip(samples, nearest, strict=True)]
-    (folder / "nearest.json").write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
+    shown = {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
     report = {
         "stages": bench.stages(curves),
         "curves": curves,
         "first_stage": first_stage,
         "discriminator": bench.verdict(trainer),
         "cpu_seconds": cpu_seconds,
-        "samples": samples,
-        "texts": bench.measures.digest(),
-        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
+        "samples": shown["SeqGAN"],
+        "texts": bench.measures.digest,
+        "settings": settings_of(args, config),
     }
     if is_matplotlib_available():
         bench.draw(curves, folder / "quality_diversity.png")
-    finish(trainer, report, task.caption(), nearest)
     if task.write:
-        real = bench.real[:NUM_SHOWN]
-        task.write(folder, {"real": real} | {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")})
+        task.write(folder, {"real": bench.real[:NUM_SHOWN]} | shown)
+    finish(trainer, report, task.caption(), keep_nearest(bench, shown["SeqGAN"], folder / "nearest.json"))
     return report
+
+
+def curve_of_control(
+    control: str, config: SeqGANConfig, splits: DatasetDict, networks: Networks, bench: Bench
+) -> list[dict[str, Any]]:
+    """
+    Play the game again with a control instead of the reward, and measure where it ends; a resumed run has that already.
+
+    Args:
+        control (`str`): `constant`, `shuffled` or `random`.
+        config (`SeqGANConfig`): Settings of the game.
+        splits (`DatasetDict`): Its texts.
+        networks (`Networks`): Its untrained discriminator; the generator is that of `output_dir/mle`.
+        bench (`Bench`): Measures it.
+
+    Returns:
+        `list[dict]`: as [`Bench.curve`].
+    """
+    own_config = config_of_control(config, control)
+
+    def play_and_measure() -> list[dict[str, Any]]:
+        print(f"\nControl: SeqGAN with the reward {control}.", flush=True)
+        generator = load_generator(str(Path(config.output_dir) / "mle"), **networks.loading)
+        discriminator = copy.deepcopy(networks.discriminator)
+        trainer = new_trainer(
+            own_config, splits, dataclasses.replace(networks, generator=generator, discriminator=discriminator)
+        )
+        play_game(trainer)
+        return bench.curve(trainer)
+
+    game = json.loads(json.dumps(game_settings(own_config)))
+    curve = kept_curve(Path(own_config.output_dir) / "curve.json", bench.what() | {"game": game}, play_and_measure)
+    gc.collect()  # a trainer refers to itself, and its networks would stay where the next ones go
+    return curve
 
 
 def usable_texts(splits: DatasetDict, args: TextRecipeArguments, config: SeqGANConfig, task: Task) -> DatasetDict:
     """
-    Bring texts into the form of a task, and leave out those that do not fit it.
+    Bring plain texts into the form of a task, and leave out what does not fit it or stands in an earlier split, too.
 
     Args:
-        splits (`DatasetDict`): From `load_splits`.
+        splits (`DatasetDict`): From `load_splits`; those with prompts or messages stay as they are.
         args (`TextRecipeArguments`): Says whether all texts have one length.
         config (`SeqGANConfig`): Says which.
         task (`Task`): Says what a text looks like.
@@ -161,40 +181,42 @@ def usable_texts(splits: DatasetDict, args: TextRecipeArguments, config: SeqGANC
         `DatasetDict`: the same splits.
 
     Raises:
-        ValueError: If nothing is left of a split, or the texts have prompts, which a task does not change.
+        ValueError: If too little is left of a split.
     """
-    if task.clean is None and not args.fixed_length:
+    if splits["train"].column_names != ["text"]:
         return splits
     length = config.max_completion_length if args.fixed_length else None
-    usable = {}
-    for name, texts in splits.items():
-        if texts.column_names != ["text"]:
-            raise ValueError(f"`{args.dataset_name}` must have plain texts for this recipe; got {texts.column_names}.")
-        cleaned = [(task.clean or str)(text) for text in texts["text"]]
-        kept = [text for text in cleaned if text and length in (None, len(task.tokens(text)))]
-        if not kept:
-            what = f"no text of exactly {length} tokens" if length else "no usable text"
-            raise ValueError(
-                f"The split `{name}` of `{args.dataset_name}` has {what}; the first is {cleaned[0][:60]!r}. Check the "
-                "dataset, `tokenizer` and `max_completion_length`."
+    usable: dict[str, Dataset] = {}
+    known: set[str] = set()
+    for name in ("train", "validation", "test"):
+        texts = splits[name]["text"]
+        cleaned = [(task.clean or str)(text) for text in texts]
+        fitting = [text for text in cleaned if text and length in (None, len(task.tokens(text)))]
+        kept = [text for text in fitting if text not in known]
+        if len(kept) < len(cleaned):
+            print(
+                f"{name}: {len(kept):,} of {len(cleaned):,} texts are taken; {len(cleaned) - len(fitting):,} have "
+                f"another form, {len(fitting) - len(kept):,} stand in an earlier split.",
+                flush=True,
             )
-        if len(kept) < len(texts):
-            print(f"{name}: {len(kept):,} of {len(texts):,} texts are usable.", flush=True)
-        usable[name] = Dataset.from_dict({"text": kept}, split=texts.split)
+        if len(kept) < _FEWEST[name]:
+            what = f"of exactly {length} tokens" if length else "that can be used"
+            raise ValueError(
+                f"The split `{name}` of `{args.dataset_name}` has {len(kept)} texts {what}, and at least {_FEWEST[name]} "
+                f"are needed; the first is {cleaned[0][:60]!r}. Check the dataset, `tokenizer` and "
+                "`max_completion_length`."
+            )
+        usable[name] = Dataset.from_dict({"text": kept}, split=splits[name].split)
+        known.update(kept)
     return DatasetDict(usable)
 
 
-def new_trainer(
-    config: SeqGANConfig,
-    splits: DatasetDict,
-    networks: Networks,
-    generator: PreTrainedModel,
-    discriminator: PreTrainedModel,
-) -> SeqGANTrainer:
+def new_trainer(config: SeqGANConfig, splits: DatasetDict, networks: Networks) -> SeqGANTrainer:
     """Return the trainer of a game between two networks on a recipe's texts."""
+    assert networks.discriminator is not None
     return SeqGANTrainer(
-        model=generator,
-        discriminator=discriminator,
+        model=networks.generator,
+        discriminator=networks.discriminator,
         args=config,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
@@ -209,6 +231,8 @@ def config_of_control(config: SeqGANConfig, control: str) -> SeqGANConfig:
     other.reward_control = control
     other.output_dir = str(Path(config.output_dir) / f"control_{control}")
     other.push_to_hub = False
+    if str(config.resume_from_checkpoint).lower() not in ("none", "false"):
+        other.resume_from_checkpoint = "true"  # its own, not that of the game
     return other
 
 
@@ -220,130 +244,6 @@ def play_game(trainer: SeqGANTrainer) -> float | None:
     began = time.process_time()
     trainer.train(resume_from_checkpoint=checkpoint)
     return None if checkpoint else time.process_time() - began
-
-
-def point_at_1(curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the point of the model itself."""
-    (point,) = [point for point in curve if point["temperature"] == 1]
-    return point
-
-
-class Bench:
-    """
-    Where the generators of one run are measured, all alike.
-
-    Args:
-        args (`TextRecipeArguments`): Temperatures, and how many samples.
-        task (`Task`): What is measured.
-        trainer (`SeqGANTrainer`): Prepares texts as the game does.
-        splits (`DatasetDict`): Texts to train on, to stop by and to test on.
-    """
-
-    def __init__(self, args: TextRecipeArguments, task: Task, trainer: SeqGANTrainer, splits: DatasetDict) -> None:
-        self.args, self.task, self.tokenizer = args, task, trainer.processing_class
-        prepared = {
-            name: list(prepare_dataset(splits[name], self.tokenizer, trainer.text_format, f"{name}_dataset"))
-            for name in ("train", "validation", "test")
-        }
-        self.pad_token_id = trainer.text_format.pad_token_id
-        self.rows = prepared["test"]
-        strings = {name: self._strings(rows) for name, rows in prepared.items()}
-        self.real = strings["validation"]
-        self.training_texts = strings["train"]
-        compared = min(args.num_test_samples, len(self.real))
-        self.measures = TextMeasures(task, strings["test"], self.training_texts, compared)
-        self.of_real = self.measures.of(self.real)
-
-    def _strings(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        texts = Completions.collate(rows, self.pad_token_id)
-        return decode_ids(texts.completion_ids, texts.completion_mask, self.tokenizer)
-
-    def what(self) -> dict[str, Any]:
-        """Say what a curve is measured on: figures compare where this is the same."""
-        return {
-            "texts": self.measures.digest(),
-            "num_samples": self.args.num_test_samples,
-            "temperatures": self.args.temperatures,
-        }
-
-    def curve(self, trainer: SeqGANTrainer) -> list[dict[str, Any]]:
-        """
-        Measure a trainer's generator at each temperature.
-
-        Args:
-            trainer (`SeqGANTrainer`): Holds it. Where the test texts have prompts, samples complete these.
-
-        Returns:
-            `list[dict]`: `temperature`; `nll` of the test texts, nats per token; the metrics of [`TextMeasures`] of fresh
-            samples, from the run's seed; and `samples`, the first ten.
-        """
-        model, text_format, num_samples = trainer.model, trainer.text_format, self.args.num_test_samples
-        temperatures = self.args.temperatures
-        batch_size = trainer.args.per_device_eval_batch_size
-        nlls = nll_at_temperatures(model, self.rows, self.pad_token_id, temperatures, batch_size)
-        prompts = [self.rows[index * len(self.rows) // num_samples]["prompt_ids"] for index in range(num_samples)]
-        at_once = trainer.rows_at_once(max(map(len, prompts)))
-        curve: list[dict[str, Any]] = []
-        for temperature, nll in zip(temperatures, nlls, strict=True):
-            sampled = complete_prompts(model, prompts, text_format, trainer.args.seed, temperature, at_once)
-            samples = decode_ids(sampled.completion_ids, sampled.completion_mask, self.tokenizer)
-            point = {"temperature": temperature, "nll": nll} | self.measures.of(samples)
-            curve.append(point | {"samples": samples[:NUM_SHOWN]})
-        return curve
-
-    def stages(self, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
-        """
-        Return the rows of the printed table.
-
-        Args:
-            curves (`Mapping`): For `MLE`, `SeqGAN` and its controls what [`curve`] returned.
-
-        Returns:
-            `dict`: `MLE`; `MLE, best temperature`, at which it writes best without being more uniform than real texts;
-            `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`; the controls;
-            `real texts`, the validation texts, measured as samples are.
-        """
-        task, mle = self.task, curves["MLE"]
-        rows = {"MLE": point_at_1(mle)}
-        limit = self.of_real[task.sameness]
-        rows["MLE, best temperature"] = best_temperature(mle, task.quality, task.sameness, limit)
-        after = point_at_1(curves["SeqGAN"])
-        matched = temperature_where(mle, task.quality, after[task.quality])
-        if matched is not None:
-            rows["MLE, matched temperature"] = point_between(mle, matched)
-        rows["SeqGAN"] = after
-        rows |= {name: point_at_1(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
-        rows["real texts"] = self.of_real
-        return {
-            name: {metric: value for metric, value in point.items() if metric != "samples"}
-            for name, point in rows.items()
-        }
-
-    def verdict(self, trainer: SeqGANTrainer) -> dict[str, float]:
-        """Return what a trainer's discriminator knows: its accuracies and AUC on test texts and fresh completions."""
-        rows = self.rows[: self.args.num_test_samples]
-        real = Completions.collate(rows, self.pad_token_id)
-        prompts = [row["prompt_ids"] for row in rows]
-        at_once = trainer.rows_at_once(max(map(len, prompts)))
-        generated = complete_prompts(trainer.model, prompts, trainer.text_format, trainer.args.seed, 1.0, at_once)
-        return trainer.discriminator.evaluate(real, generated)
-
-    def nearest(self, samples: Sequence[str]) -> list[str]:
-        """Return for each sample the training text that shares most with it."""
-        training = [self.task.tokens(text) for text in self.training_texts]
-        return [self.training_texts[nearest_text(self.task.tokens(text), training)] for text in samples]
-
-    def draw(self, curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-        """Draw the curves on the plane of quality and sameness, with the real texts."""
-        real = [{"temperature": 1.0, **self.of_real}]
-        order = self.task.order
-        plot_quality_and_diversity(
-            {**curves, "real texts": real},
-            path,
-            "Up and to the left is better; each curve runs over the temperature",
-            (self.task.sameness, f"self-BLEU-{order} (how much alike samples are)"),
-            (self.task.quality, f"BLEU-{order} against held-out texts"),
-        )
 
 
 def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict) -> dict[str, Any]:
@@ -365,8 +265,8 @@ def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig, splits: 
         "settings": game_settings(config) | {name: getattr(args, name) for name in first_stage},
         "defaults": {name: option.default for name, option in first_stage.items()},
     }
-    if Path(args.dataset_name).name == "sample_speech.txt":
-        said["dataset"] = "420 sentences that come with seqgan_hf"
+    if Path(args.dataset_name).name in _BUNDLED:
+        said["dataset"] = _BUNDLED[Path(args.dataset_name).name]
     elif "://" in args.dataset_name:
         where = urllib.parse.urlparse(args.dataset_name)
         said["dataset"] = f"the file {Path(where.path).name} from {where.hostname}"

@@ -33,9 +33,13 @@ from .models import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
+from .pair import game_settings
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
-from .trainer import SeqGANTrainer
+from .trainer import SeqGANTrainer, refuse_several_processes
+
+# What may change between calls of one run: it is measured again, or plays a game more.
+_MEASURED = {"controls", "temperatures", "rival_temperature", "num_test_samples", "game"}
 
 
 def start(
@@ -66,6 +70,7 @@ def start(
             config.hub_private_repo,
             config.hub_revision,
         )
+    refuse_several_processes(config)
     set_seed(config.seed)
     return args, config
 
@@ -215,17 +220,68 @@ def kept_curve(
             curve: list[dict[str, Any]] = kept["curve"]
             return curve
     curve = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
     return curve
 
 
-def finished_report(config: SeqGANConfig) -> dict[str, Any] | None:
-    """Return what a run left as `output_dir/metrics.json`, if it is to be resumed and left any."""
-    path = Path(config.output_dir) / "metrics.json"
-    if not config.resume_from_checkpoint or not path.is_file():
+def settings_of(args: Any, config: SeqGANConfig) -> dict[str, Any]:
+    """Return the settings of a run that may be public, as `metrics.json` holds them."""
+    settings: dict[str, Any] = json.loads(json.dumps(publishable(dataclasses.asdict(args)) | game_settings(config)))
+    return settings
+
+
+def begin(args: Any, config: SeqGANConfig) -> dict[str, Any] | None:
+    """
+    Look at what `output_dir` holds, and keep the settings of this run there.
+
+    What an earlier run left is never taken for this one's: a new run does away with its report, its first stage and its
+    controls, and refuses checkpoints that it might resume later.
+
+    Args:
+        args (`Any`): The recipe's dataclass.
+        config (`SeqGANConfig`): The game's.
+
+    Returns:
+        `dict`, *optional*: the report of a finished run that is resumed, and has nothing to be done again.
+
+    Raises:
+        ValueError: If the folder holds checkpoints and is not resumed, or is of a finished run with other settings.
+    """
+    folder = Path(config.output_dir)
+    path = folder / "metrics.json"
+    report = None
+    if str(config.resume_from_checkpoint).lower() not in ("none", "false"):
+        report = _finished_report(path, settings_of(args, config))
+    else:
+        if folder.is_dir() and (last := get_last_checkpoint(str(folder))):
+            raise ValueError(
+                f"`output_dir` {folder} holds {Path(last).name} of an earlier run. Pass `--resume_from_checkpoint true` "
+                "to go on with that run, or another `--output_dir`, or remove it."
+            )
+        path.unlink(missing_ok=True)
+        for old in (*folder.glob("mle*/metrics.json"), *folder.glob("control_*")):
+            shutil.rmtree(old.parent if old.is_file() else old)
+    if report is None:
+        write_config(args, config)
+    return report
+
+
+def _finished_report(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the report of a finished run, unless there is more to do or measure now."""
+    if not path.is_file():
         return None
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
+    before = report["settings"]
+    changed = {name for name, value in settings.items() if name in before and before[name] != value} - {"seeds"}
+    if wrong := sorted(changed - _MEASURED):
+        changes = ", ".join(f"{name} {before[name]!r}, now {settings[name]!r}" for name in wrong)
+        raise ValueError(
+            f"{path.parent} is finished, with other settings: {changes}. Give another `--output_dir`, or leave out "
+            "`--resume_from_checkpoint` to begin anew."
+        )
+    saved = "SeqGAN" not in report["stages"] or (path.parent / "discriminator").is_dir()
+    return None if changed or not saved else report
 
 
 def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:
@@ -313,7 +369,7 @@ def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:
             for heading, summary in ((name, statistics.fmean), (f"+- {name.removeprefix('NLL_')}", statistics.stdev))
         }
         for stage, metrics in reports[0]["stages"].items()
-        if all(stage in report["stages"] for report in reports)
+        if all(metrics.keys() <= report["stages"].get(stage, {}).keys() for report in reports)
     }
     return stages_table(stages)
 

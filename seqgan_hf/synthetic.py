@@ -1,6 +1,5 @@
 """The synthetic experiment: a game on texts of an oracle, measured on the plane of quality and diversity."""
 
-import dataclasses
 import itertools
 import json
 import time
@@ -12,7 +11,7 @@ from transformers.utils import is_matplotlib_available
 
 from .arguments import SyntheticRecipeArguments
 from .completions import Completions
-from .config import SeqGANConfig, publishable
+from .config import SeqGANConfig
 from .data import TextFormat, prepare_dataset
 from .evaluation import mean_nll, oracle_curve, stages_table
 from .models import (
@@ -20,17 +19,16 @@ from .models import (
     LSTMForCausalLM,
 )
 from .oracle import as_dataset, oracle_digest
-from .pair import game_settings
 from .plots import plot_quality_and_diversity
 from .recipe import (
     announce_game,
+    begin,
     finish,
-    finished_report,
     kept_curve,
     likelihood_stage,
     scratch_discriminator,
+    settings_of,
     which_checkpoint,
-    write_config,
 )
 from .samples import sample_texts
 from .trainer import SeqGANTrainer
@@ -50,11 +48,10 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     Returns:
         `dict`: what `output_dir/metrics.json` holds.
     """
-    finished = Path(config.output_dir) / "metrics.json"
-    if (before := finished_report(config)) and ("SeqGAN" in before["stages"] or not args.game):
+    if before := begin(args, config):
         print(f"{config.output_dir} is finished.")
         return before
-    write_config(args, config)
+    finished = Path(config.output_dir) / "metrics.json"
     text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
     bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
     real = sample_texts(oracle, text_format, bounds[-1], config.seed)
@@ -92,7 +89,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
         "samples": [],
         "oracle": digest,
-        "settings": publishable(dataclasses.asdict(args)) | game_settings(config),
+        "settings": settings_of(args, config),
     }
     if not args.game:
         finished.write_text(json.dumps(report, indent=1), encoding="utf-8")

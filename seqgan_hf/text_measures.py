@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Task:
         longest_order (`int`): BLEU is reported from order 2 to this one.
         level (`str`): What metrics count: `word`, words and punctuation marks, or `character`.
         clean (`Callable`, *optional*): From a text as the dataset has it to the text to learn; the empty string drops it.
+        alphabet (`tuple[str, ...]`): Texts with all that a tokenizer from scratch must know, seen in training or not.
         more (`Callable`, *optional*): From samples and real texts to further metrics.
         write (`Callable`, *optional*): Takes `output_dir` and some texts of `real`, `MLE` and `SeqGAN`, to be kept there
             in another form.
@@ -35,6 +36,7 @@ class Task:
     longest_order: int = 4
     level: str = "word"
     clean: Callable[[str], str] | None = None
+    alphabet: tuple[str, ...] = ()
     more: Callable[[Sequence[str], Sequence[str]], dict[str, float]] | None = None
     write: Callable[[Path, Mapping[str, Sequence[str]]], None] | None = None
 
@@ -78,9 +80,15 @@ class TextMeasures:
         self.task = task
         self.references = list(references)
         self.num_compared = num_compared
-        # What the vocabulary lacks is another word each time: no sample may match it.
+        # What the vocabulary lacks is another word each time: no sample may match it. In training texts it may be
+        # matched: a sample with such a word counts rather as known than as new.
         self._references = [task.tokens(text.replace(UNKNOWN, "\0")) for text in references]
         self._training_texts = [task.tokens(text) for text in training_texts]
+        digest = hashlib.sha256(f"{task.level} {num_compared}".encode())
+        for text in (*references, "", *training_texts):
+            digest.update(text.encode() + b"\n")
+        self.digest = digest.hexdigest()[:16]
+        """Names what samples are compared to: figures compare where this is the same."""
 
     def of(self, samples: Sequence[str]) -> dict[str, float]:
         """
@@ -109,11 +117,6 @@ class TextMeasures:
             "copied": new["copied_texts"],
             **(task.more(samples, self.references) if task.more else {}),
         }
-
-    def digest(self) -> str:
-        """Name the texts that samples are compared to: figures compare where this is the same."""
-        texts = repr((self._references, self._training_texts, self.num_compared))
-        return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def _computed(metric: type, **arguments: Any) -> dict[str, float]:
@@ -176,28 +179,32 @@ def point_between(curve: Sequence[Mapping[str, Any]], temperature: float) -> dic
     """
     points = sorted(curve, key=lambda point: point["temperature"])
     at = [point["temperature"] for point in points]
-    metrics = [name for name, value in points[0].items() if isinstance(value, float)]
+    shared = set.intersection(*(set(point) for point in points))
+    metrics = [name for name, value in points[0].items() if isinstance(value, float) and name in shared]
     return {name: float(np.interp(temperature, at, [point[name] for point in points])) for name in metrics}
 
 
-def nearest_text(tokens: Sequence[str], texts: Sequence[Sequence[str]]) -> int:
+def nearest_texts(samples: Sequence[Sequence[str]], texts: Iterable[Sequence[str]]) -> list[int]:
     """
-    Find the text that shares most with another: the highest Dice coefficient of the counts of tokens and bigrams.
+    Find for each sample the text that shares most with it: by the Dice coefficient of the counts of tokens and bigrams.
 
     Args:
-        tokens (`Sequence[str]`): Of the one.
-        texts (`Sequence[Sequence[str]]`): Tokens of the others; at least one.
+        samples (`Sequence[Sequence[str]]`): Tokens of each.
+        texts (`Iterable[Sequence[str]]`): Tokens of each; at least one. They are read once.
 
     Returns:
-        `int`: its index; of equal ones the first.
+        `list[int]`: for each sample the index of the text; of equal ones the first.
     """
 
     def parts(of: Sequence[str]) -> Counter[tuple[str, ...]]:
         return Counter([*ngrams(of, 1), *ngrams(of, 2)])
 
-    own = parts(tokens)
-    likeness = []
-    for text in texts:
+    wanted = [parts(sample) for sample in samples]
+    best = [(-1.0, 0)] * len(wanted)
+    for index, text in enumerate(texts):
         other = parts(text)
-        likeness.append(2 * (own & other).total() / max(own.total() + other.total(), 1))
-    return int(np.argmax(likeness))
+        for number, own in enumerate(wanted):
+            likeness = 2 * (own & other).total() / max(own.total() + other.total(), 1)
+            if likeness > best[number][0]:
+                best[number] = (likeness, index)
+    return [index for _, index in best]

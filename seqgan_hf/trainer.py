@@ -93,7 +93,7 @@ class SeqGANTrainer(PairTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         args = SeqGANConfig() if args is None else args
-        _refuse_several_processes(args)
+        refuse_several_processes(args)
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
         check_kind(train_dataset, "train_dataset")
@@ -124,7 +124,7 @@ class SeqGANTrainer(PairTrainer):
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:
             limits["discriminator"] = self.discriminator.context_length
-        self._prepare_texts = functools.partial(
+        self.prepare_texts = functools.partial(
             prepare_dataset,
             processing_class=processing_class,
             text_format=self.text_format,
@@ -132,7 +132,7 @@ class SeqGANTrainer(PairTrainer):
             context_lengths={reader: limit for reader, limit in limits.items() if limit is not None},
         )
         self.texts = GameTexts(
-            self._prepare_texts(train_dataset, name="train_dataset"),
+            self.prepare_texts(train_dataset, name="train_dataset"),
             self.text_format.pad_token_id,
             args.discriminator_data,
             args.discriminator_holdout,
@@ -141,9 +141,9 @@ class SeqGANTrainer(PairTrainer):
         )
         self.replay = Replay(_SETS_REPLAYED * args.discriminator_samples, self.text_format.pad_token_id)
         if isinstance(eval_dataset, dict):
-            eval_dataset = {key: self._prepare_texts(part, name=key) for key, part in eval_dataset.items()}
+            eval_dataset = {key: self.prepare_texts(part, name=key) for key, part in eval_dataset.items()}
         elif eval_dataset is not None:
-            eval_dataset = self._prepare_texts(eval_dataset, name="eval_dataset")
+            eval_dataset = self.prepare_texts(eval_dataset, name="eval_dataset")
 
         super().__init__(
             model=generator,
@@ -410,7 +410,7 @@ class SeqGANTrainer(PairTrainer):
 
     def _prepared(self, dataset: Any, name: str) -> Any:
         is_raw = isinstance(dataset, (Dataset, IterableDataset))
-        return self._prepare_texts(dataset, name=name) if is_raw else dataset
+        return self.prepare_texts(dataset, name=name) if is_raw else dataset
 
     def prediction_step(
         self,
@@ -464,7 +464,8 @@ def _on_device(model: PreTrainedModel, args: SeqGANConfig) -> PreTrainedModel:
     return model if getattr(model, "is_quantized", False) else model.to(args.device)
 
 
-def _refuse_several_processes(args: SeqGANConfig) -> None:
+def refuse_several_processes(args: SeqGANConfig) -> None:
+    """Raise `ValueError` if several processes were launched; of several GPUs take one."""
     if args.world_size > 1:
         raise ValueError(
             f"SeqGANTrainer runs in one process so far; {args.world_size} were launched. Use `accelerate launch "

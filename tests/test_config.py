@@ -77,6 +77,7 @@ def test_presets_by_name_by_flag_and_by_default(tmp_path):
         return parse_config(CLASSES, argv, presets=tmp_path, default_preset="pretrained")[1].learning_rate
 
     assert (rate(), rate("--sample"), rate("--preset=paper"), rate("--from_scratch")) == (1e-3, 1e-1, 1e-2, 1e-2)
+    assert [rate("--from_scratch", "false"), rate("--sample=false"), rate("--from_scratch=true")] == [1e-3, 1e-3, 1e-2]
     message = "`--preset` must be one of paper, pretrained, smoke; got small."
     with pytest.raises(ValueError, match=re.escape(message)):
         rate("--preset", "small")

@@ -442,7 +442,8 @@ def test_gated_private_and_missing_are_told_apart(hub, client):
 def test_the_command_that_repeats_a_push_survives_odd_names():
     assert how_to_push("user/pair", "my runs/it's", "a b") == (
         "hf upload user/pair 'my runs/it'\"'\"'s' . --exclude '_*' --exclude 'checkpoint-*' --exclude 'completions/*' "
-        "--exclude 'mle*/*' --exclude config.yaml --exclude trainer_state.json --revision 'a b'"
+        "--exclude 'mle*/*' --exclude 'control_*/*' --exclude 'melodies/*' --exclude nearest.json --exclude config.yaml "
+        "--exclude trainer_state.json --revision 'a b'"
     )
 
 

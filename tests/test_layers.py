@@ -24,7 +24,7 @@ FLOORS = [
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"melodies", "pair", "text_measures"},
     {"trainer"},
-    {"recipe"},
+    {"recipe", "bench"},
     {"synthetic", "real_text"},
     {"cli"},
 ]

@@ -1,6 +1,5 @@
 """Melodies as texts: from MIDI files, in splits that keep a tune together, and measured as music."""
 
-import math
 import re
 import shutil
 
@@ -8,7 +7,7 @@ import pytest
 from datasets import DatasetDict
 
 from seqgan_hf.arguments import TextRecipeArguments
-from seqgan_hf.melodies import is_melody, load_melodies, melody_metrics, pieces
+from seqgan_hf.melodies import is_melody, load_melodies, melody_metrics, pieces, write_melodies
 
 UP = " ".join(map(str, range(20, 52)))
 DOWN = " ".join(map(str, range(60, 28, -1)))
@@ -57,9 +56,32 @@ def test_files_without_enough_melodies_are_refused(tunes):
 
 def test_a_text_dataset_is_read_as_any_other(tmp_path):
     for split in ("train", "validation", "test"):
-        (tmp_path / f"{split}.txt").write_text(f"{UP}\n{split}\n")
-    splits = load_melodies(TextRecipeArguments(dataset_name=str(tmp_path)), seed=1)
-    assert splits["test"]["text"] == [UP, "test"]
+        (tmp_path / f"{split}.txt").write_text(f"{UP}\n{DOWN}\n")
+    args = TextRecipeArguments(dataset_name=str(tmp_path))
+    assert load_melodies(args, seed=1)["test"]["text"] == [UP, DOWN]
+    (tmp_path / "validation.txt").write_text(f"{UP}\n{DOWN} 3\n")
+    message = (
+        f"Text 1 of the split `validation` of `{tmp_path}` must be keys and rests, numbers from 0 to 88, as many as"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_melodies(args, seed=1)
+
+
+def test_a_file_that_is_no_midi_is_named_and_hidden_files_are_passed_by(tunes):
+    (tunes / "melody" / "._01.mid").write_bytes(b"of another system")
+    load_melodies(TextRecipeArguments(dataset_name=str(tunes)), seed=1)
+    broken = tunes / "melody" / "99.mid"
+    broken.write_bytes(b"")
+    with pytest.raises(ValueError, match=re.escape(f"{broken} cannot be read as a melody: ")):
+        load_melodies(TextRecipeArguments(dataset_name=str(tunes)), seed=1)
+
+
+def test_only_playable_texts_are_written(tmp_path, capsys):
+    pytest.importorskip("mido")
+    write_melodies(tmp_path, {"real": [UP], "SeqGAN": [UP, "we work"], "MLE": ["we work"]})
+    assert sorted(path.name for path in (tmp_path / "melodies" / "SeqGAN").glob("*")) == ["01.mid"]
+    assert "0 of 1 texts (MLE) are melodies" in capsys.readouterr().out
+    assert (tmp_path / "melodies" / "piano_rolls.png").stat().st_size > 5_000
 
 
 def test_pieces_have_one_length_and_more_than_one_token():
@@ -72,7 +94,7 @@ def test_what_is_no_melody_is_counted_and_left_out():
     found = melody_metrics([UP, f"{UP} 3", "we work", "", DOWN], [UP, DOWN])
     assert found == {"melodies": 2 / 5, "mse_nearest": 0.0}
     nothing = melody_metrics(["we work", " ".join(["0"] * 32)], [UP])
-    assert nothing["melodies"] == 1 / 2 and math.isnan(nothing["mse_nearest"])
+    assert nothing == {"melodies": 1 / 2}
 
 
 def test_a_melody_has_so_many_keys():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SENTENCES
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -26,7 +27,18 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 from seqgan_hf.config import parse_config
 from seqgan_hf.music import midi_to_melody, save_melodies
 from seqgan_hf.oracle import make_oracle, oracle_digest
-from seqgan_hf.recipe import announce_game, in_a_row, kept_curve, seeds_table, which_checkpoint, write_config
+from seqgan_hf.real_text import config_of_control, usable_texts
+from seqgan_hf.recipe import (
+    announce_game,
+    begin,
+    in_a_row,
+    kept_curve,
+    seeds_table,
+    settings_of,
+    which_checkpoint,
+    write_config,
+)
+from seqgan_hf.text_measures import Task
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +72,7 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     training = (ROOT / "recipes" / "data" / "sample_speech.txt").read_text(encoding="utf-8").splitlines()
     nearest = json.loads((tmp_path / "run" / "nearest.json").read_text())
     assert [pair["sample"] for pair in nearest] == metrics["samples"]
-    assert {text for pair in nearest for text in training if text.startswith(pair["nearest"])}
+    assert all(any(text.startswith(pair["nearest"]) for text in training) for pair in nearest)
     assert {pair["nearest"] for pair in nearest} & set(
         training
     ) and f"nearest in training: {nearest[0]['nearest']}" in printed
@@ -106,13 +118,13 @@ def test_poems_are_twenty_characters_without_anything_else(quick, tmp_path, caps
     (tmp_path / "poems.txt").write_text("\n".join([*poems, *["床前明月光"] * 3]), encoding="utf-8")
     flags = ["--sample", "--dataset_name", str(tmp_path / "poems.txt"), "--temperatures", "0.5"]
     recipe("chinese_poems")([*flags, *quick])
-    assert "texts are usable." in capsys.readouterr().out
+    assert re.search(r"of \d+ texts are taken; [1-3] have another form, 0 stand in an", capsys.readouterr().out)
     pairs = json.loads((tmp_path / "run" / "nearest.json").read_text())
     assert {pair["nearest"] for pair in pairs} <= set(lines)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.eos_token is None and len(tokenizer(lines[0])["input_ids"]) == 20
     assert all(len(pair["sample"]) <= 20 for pair in pairs)
-    with pytest.raises(ValueError, match="has no text of exactly 21 tokens; the first is"):
+    with pytest.raises(ValueError, match=r"The split `train` of .* has 0 texts of exactly 21 tokens, and at least 1"):
         recipe("chinese_poems")([*flags, *quick, "--max_completion_length", "21"])
 
 
@@ -145,13 +157,70 @@ def test_seeds_of_a_text_recipe_are_summed_up(quick, tmp_path, capsys):
 
 def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsys):
     run = recipe("obama_speech")
-    run(["--sample", *quick, "--save_strategy", "steps", "--save_steps", "1"])
+    flags = ["--sample", *quick, "--save_strategy", "steps", "--save_steps", "1"]
+    run(flags)
     shutil.rmtree(tmp_path / "run" / "checkpoint-2")
-    first = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    metrics = tmp_path / "run" / "metrics.json"
+    first = json.loads(metrics.read_text())
+    metrics.unlink()
     capsys.readouterr()
-    run(["--sample", *quick, "--resume_from_checkpoint", "true"])
-    assert "Stage 1" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"] == first["stages"]
+    run([*flags, "--resume_from_checkpoint", "true"])
+    printed = capsys.readouterr().out
+    assert "Stage 1" not in printed and "is finished" not in printed
+    assert json.loads(metrics.read_text())["stages"] == first["stages"]
+    with pytest.raises(ValueError, match=r"holds checkpoint-2 of an earlier run\. Pass `--resume_from_checkpoint true`"):
+        run(flags)
+    message = f"{tmp_path / 'run'} is finished, with other settings: max_steps 2, now 3. Give another `--output_dir`"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run([*flags, "--max_steps", "3", "--resume_from_checkpoint", "true"])
+
+
+def test_a_new_run_takes_nothing_of_an_earlier_one_in_its_folder(tmp_path):
+    for name in ("metrics.json", "mle/metrics.json", "mle_1/metrics.json", "control_random/curve.json", "other.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    args = TextRecipeArguments(dataset_name="x")
+    assert begin(args, SeqGANConfig(output_dir=str(tmp_path))) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "other.txt"]
+
+
+def test_a_finished_run_goes_on_where_there_is_more_to_measure(tmp_path):
+    config = SeqGANConfig(output_dir=str(tmp_path), resume_from_checkpoint="true")
+    args = TextRecipeArguments(dataset_name="x", temperatures=[0.9])
+    report = {"stages": {"MLE": {}, "SeqGAN": {}}, "settings": settings_of(args, config)}
+    (tmp_path / "metrics.json").write_text(json.dumps(report))
+    assert begin(args, config) is None, "killed before the pair was saved"
+    (tmp_path / "discriminator").mkdir()
+    assert begin(args, config) == report
+    assert begin(TextRecipeArguments(dataset_name="x", temperatures=[0.9], controls=["random"]), config) is None
+
+
+def test_a_control_resumes_its_own_checkpoints(tmp_path):
+    for asked, expected in ((None, None), ("false", "false"), ("run/checkpoint-40", "true"), ("true", "true")):
+        config = SeqGANConfig(output_dir=str(tmp_path), resume_from_checkpoint=asked)
+        control = config_of_control(config, "shuffled")
+        assert (control.resume_from_checkpoint, control.reward_control) == (expected, "shuffled")
+        assert Path(control.output_dir) == tmp_path / "control_shuffled" and config.reward_control == "none"
+
+
+def test_a_text_that_stands_in_an_earlier_split_is_left_out(capsys):
+    splits = {"train": ["a b", "c"], "validation": ["d", "c", "e"], "test": ["a b", "f", "e", "g", "g"]}
+    splits = DatasetDict({name: Dataset.from_dict({"text": texts}) for name, texts in splits.items()})
+    args = TextRecipeArguments(dataset_name="x")
+    usable = usable_texts(splits, args, SeqGANConfig(), Task(order=2, clean=str.upper))
+    assert {name: texts["text"] for name, texts in usable.items()} == {
+        "train": ["A B", "C"], "validation": ["D", "E"], "test": ["F", "G", "G"]
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "test: 3 of 5 texts are taken; 0 have another form, 2 stand in an earlier split." in printed
+    splits["validation"] = splits["validation"].select([0, 1])
+    message = (
+        "The split `validation` of `x` has 1 texts that can be used, and at least 2 are needed; the first is 'd'."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        usable_texts(splits, args, SeqGANConfig(), Task(order=2))
+    prompts = DatasetDict(train=Dataset.from_dict({"prompt": ["a"], "completion": ["b"]}))
+    assert usable_texts(prompts, args, SeqGANConfig(), Task(order=2)) is prompts
 
 
 def test_the_synthetic_recipe_reports_both_likelihoods(quick, tmp_path, capsys):
@@ -307,12 +376,24 @@ def test_a_recipe_trains_adapters_through_both_stages(precision, quick, tokenize
             "`from_scratch` makes new networks, and an adapter needs one that was trained. Leave out `use_peft`",
         ),
         (
+            {"from_scratch": True, "fixed_length": True},
+            "`fixed_length` counts words or characters: set `tokenizer` to `word` or `character`; got `bpe`.",
+        ),
+        ({"fixed_length": True}, "`fixed_length` makes a tokenizer without an end of text: add `--from_scratch`, or"),
+        (
+            {"discriminator": "likelihood_ratio"},
+            "`discriminator: likelihood_ratio` reads the tokens of language models",
+        ),
+        ({"controls": ["none"]}, "`controls` must be among constant, shuffled, random; got 'none'."),
+        ({"temperatures": [0.5, 0.0]}, "A temperature must be above 0; got 0.0."),
+        ({"num_test_samples": 1}, "`num_test_samples` must be at least 2; got 1."),
+        (
             {"load_in_4bit": True},
             "`load_in_4bit` freezes the generator, so there must be an adapter: add `--use_peft`.",
         ),
     ],
 )
-def test_adapters_of_nothing_are_refused(flags, message):
+def test_settings_that_do_not_fit_together_are_refused(flags, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         TextRecipeArguments(dataset_name="x", **flags)
 

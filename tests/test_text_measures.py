@@ -6,7 +6,7 @@ from seqgan_hf.text_measures import (
     Task,
     TextMeasures,
     best_temperature,
-    nearest_text,
+    nearest_texts,
     point_between,
     temperature_where,
 )
@@ -48,11 +48,11 @@ def test_a_task_adds_metrics_of_its_own():
 
 def test_the_digest_names_what_samples_are_compared_to():
     digests = {
-        TextMeasures(SPEECH, real, training, number).digest()
+        TextMeasures(SPEECH, real, training, number).digest
         for real, training, number in ((["a"], ["b"], 2), (["b"], ["a"], 2), (["a"], ["b"], 3), (["a", "b"], ["b"], 2))
     }
     assert len(digests) == 4
-    assert TextMeasures(SPEECH, ["a"], ["b"], 2).digest() in digests
+    assert TextMeasures(SPEECH, ["a"], ["b"], 2).digest in digests
 
 
 def test_the_best_temperature_is_not_more_uniform_than_real_texts():
@@ -76,8 +76,12 @@ def test_between_two_temperatures_lies_a_straight_line():
     assert point_between(CURVE, 1.0) == {"temperature": 1.0, "bleu2": 0.2, "self_bleu2": 0.1}
 
 
+def test_a_metric_that_one_temperature_lacks_is_left_out_between():
+    assert point_between([CURVE[0] | {"mse_nearest": 3.0}, CURVE[1]], 0.9).keys() == {
+        "temperature", "bleu2", "self_bleu2"
+    }  # fmt: skip
+
+
 def test_the_nearest_text_shares_most_words_and_pairs():
     texts = [["a", "c", "b"], ["a", "b", "d", "e"], ["a", "b", "c"], ["a", "b", "c"]]
-    assert nearest_text(["a", "b", "c"], texts) == 2
-    assert nearest_text(["c", "b"], texts) == 0
-    assert nearest_text(["z"], texts) == 0
+    assert nearest_texts([["a", "b", "c"], ["c", "b"], ["z"]], iter(texts)) == [2, 0, 0]

@@ -1,0 +1,160 @@
+"""Where the generators of one run on real text are measured, all alike: over the temperature, beside real texts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from .arguments import TextRecipeArguments
+from .completions import Completions, decode_ids
+from .evaluation import nll_at_temperatures
+from .plots import plot_quality_and_diversity
+from .samples import complete_prompts
+from .text_measures import Task, TextMeasures, best_temperature, nearest_texts, point_between, temperature_where
+from .trainer import SeqGANTrainer
+
+NUM_SHOWN = 10
+_BLOCK = 1024
+
+
+class Bench:
+    """
+    Where the generators of one run are measured, all alike.
+
+    Args:
+        args (`TextRecipeArguments`): Temperatures, and how many samples.
+        task (`Task`): What is measured.
+        trainer (`SeqGANTrainer`): Prepares texts as the game does.
+        splits (`DatasetDict`): Texts to train on, to stop by and to test on.
+    """
+
+    def __init__(self, args: TextRecipeArguments, task: Task, trainer: SeqGANTrainer, splits: DatasetDict) -> None:
+        self.args, self.task, self.tokenizer = args, task, trainer.processing_class
+        prepared = {
+            name: trainer.prepare_texts(splits[name], name=f"{name}_dataset")
+            for name in ("train", "validation", "test")
+        }
+        self.pad_token_id = trainer.text_format.pad_token_id
+        self.rows = list(prepared["test"])
+        strings = {name: self._strings(texts) for name, texts in prepared.items()}
+        self.real = strings["validation"]
+        self.training_texts = strings["train"]
+        compared = min(args.num_test_samples, len(self.real))
+        self.measures = TextMeasures(task, strings["test"], self.training_texts, compared)
+        self.of_real = self.measures.of(self.real)
+
+    def _strings(self, texts: Dataset) -> list[str]:
+        """Return texts as they are written, cut where the game cuts them; a block of them at a time."""
+        strings: list[str] = []
+        for first in range(0, len(texts), _BLOCK):
+            rows = [
+                {"prompt_ids": [], "completion_ids": ids} for ids in texts[first : first + _BLOCK]["completion_ids"]
+            ]
+            block = Completions.collate(rows, self.pad_token_id)
+            strings += decode_ids(block.completion_ids, block.completion_mask, self.tokenizer)
+        return strings
+
+    def what(self) -> dict[str, Any]:
+        """Say what a curve is measured on: figures compare where this is the same."""
+        return {
+            "texts": self.measures.digest,
+            "num_samples": self.args.num_test_samples,
+            "temperatures": self.args.temperatures,
+        }
+
+    def curve(self, trainer: SeqGANTrainer) -> list[dict[str, Any]]:
+        """
+        Measure a trainer's generator at each temperature.
+
+        Args:
+            trainer (`SeqGANTrainer`): Holds it. Where the test texts have prompts, samples complete these.
+
+        Returns:
+            `list[dict]`: `temperature`; `nll` of the test texts, nats per token; the metrics of [`TextMeasures`] of fresh
+            samples, from the run's seed; and `samples`, the first ten.
+        """
+        model, text_format, num_samples = trainer.model, trainer.text_format, self.args.num_test_samples
+        temperatures = self.args.temperatures
+        batch_size = trainer.args.per_device_eval_batch_size
+        nlls = nll_at_temperatures(model, self.rows, self.pad_token_id, temperatures, batch_size)
+        # Spread over all prompts, and any few of the first samples complete different ones.
+        step = max(len(self.rows) // num_samples, 1)
+        prompts = [self.rows[index * step % len(self.rows)]["prompt_ids"] for index in range(num_samples)]
+        at_once = trainer.rows_at_once(max(map(len, prompts)))
+        curve: list[dict[str, Any]] = []
+        for temperature, nll in zip(temperatures, nlls, strict=True):
+            sampled = complete_prompts(model, prompts, text_format, trainer.args.seed, temperature, at_once)
+            samples = decode_ids(sampled.completion_ids, sampled.completion_mask, self.tokenizer)
+            point = {"temperature": temperature, "nll": nll} | self.measures.of(samples)
+            curve.append(point | {"samples": samples[:NUM_SHOWN]})
+        return curve
+
+    def stages(self, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+        """
+        Return the rows of the printed table.
+
+        Args:
+            curves (`Mapping`): For `MLE`, `SeqGAN` and its controls what [`curve`] returned.
+
+        Returns:
+            `dict`: `MLE`; `MLE, best temperature`, at which it writes best without being more uniform than real texts;
+            `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`; the controls;
+            `real texts`, the validation texts, measured as samples are.
+        """
+        task, mle = self.task, curves["MLE"]
+        rows = {"MLE": point_at_1(mle)}
+        limit = self.of_real[task.sameness]
+        rows["MLE, best temperature"] = best_temperature(mle, task.quality, task.sameness, limit)
+        after = point_at_1(curves["SeqGAN"])
+        matched = temperature_where(mle, task.quality, after[task.quality])
+        if matched is not None:
+            rows["MLE, matched temperature"] = point_between(mle, matched)
+        rows["SeqGAN"] = after
+        rows |= {name: point_at_1(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
+        rows["real texts"] = self.of_real
+        return {
+            name: {metric: value for metric, value in point.items() if metric != "samples"}
+            for name, point in rows.items()
+        }
+
+    def verdict(self, trainer: SeqGANTrainer) -> dict[str, float]:
+        """Return what a trainer's discriminator knows: its accuracies and AUC on test texts and fresh completions."""
+        rows = self.rows[: self.args.num_test_samples]
+        real = Completions.collate(rows, self.pad_token_id)
+        prompts = [row["prompt_ids"] for row in rows]
+        at_once = trainer.rows_at_once(max(map(len, prompts)))
+        generated = complete_prompts(trainer.model, prompts, trainer.text_format, trainer.args.seed, 1.0, at_once)
+        return trainer.discriminator.evaluate(real, generated)
+
+    def nearest(self, samples: Sequence[str]) -> list[str]:
+        """Return for each sample the training text that shares most with it."""
+        training = map(self.task.tokens, self.training_texts)
+        return [self.training_texts[index] for index in nearest_texts(list(map(self.task.tokens, samples)), training)]
+
+    def draw(self, curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+        """Draw the curves on the plane of quality and sameness, with the real texts."""
+        real = [{"temperature": 1.0, **self.of_real}]
+        order = self.task.order
+        plot_quality_and_diversity(
+            {**curves, "real texts": real},
+            path,
+            "Up and to the left is better; each curve runs over the temperature",
+            (self.task.sameness, f"self-BLEU-{order} (how much alike samples are)"),
+            (self.task.quality, f"BLEU-{order} against held-out texts"),
+        )
+
+
+def point_at_1(curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the point of the model itself."""
+    (point,) = [point for point in curve if point["temperature"] == 1]
+    return point
+
+
+def keep_nearest(bench: Bench, samples: Sequence[str], path: Path) -> list[str]:
+    """Keep samples with the training text most like each, apart from what is pushed, as these are real texts."""
+    nearest = bench.nearest(samples)
+    pairs = [{"sample": sample, "nearest": text} for sample, text in zip(samples, nearest, strict=True)]
+    path.write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
+    return nearest
