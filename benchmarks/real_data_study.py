@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from performance import insert_tables, markdown_table
-from studies import Run, keep, mean_and_deviation, mean_curve, paired_p, run_all, run_folder, run_recipe
+from studies import Run, check_alike, keep, mean_and_deviation, mean_curve, run_all, run_folder, run_recipe, with_p
 
 from seqgan_hf.completions import one_line
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -45,13 +45,13 @@ class Task:
         recipe (`str`): Its file in recipes/, without the ending.
         data (`str`): Its folder in `--data`.
         order (`int`): The BLEU that the paper compares.
-        quotes (`bool`): Whether real texts may stand on the page, beside the samples.
+        quotes (`str`): Under what terms real texts may stand on the page, beside the samples; empty: they may not.
     """
 
     recipe: str
     data: str
     order: int
-    quotes: bool = True
+    quotes: str = ""
 
     @property
     def quality(self) -> str:
@@ -59,16 +59,16 @@ class Task:
         return f"bleu{self.order}"
 
     @property
-    def others(self) -> dict[str, int]:
-        """The metrics that a gain in quality must not cost, and the sign of what is better."""
-        return {f"self_bleu{self.order}": -1, "distinct2": 1, f"novelty{self.order}": 1}
+    def others(self) -> tuple[str, ...]:
+        """The metrics that a gain in quality must not cost: the first is better low, the others are better high."""
+        return f"self_bleu{self.order}", "distinct2", f"novelty{self.order}"
 
 
 TASKS = {
-    "poems": Task("chinese_poems", "quatrains5", 2),
-    "speeches": Task("obama_speech", "obama", 3),
-    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4, quotes=False),  # the data are under the GPL
-    "captions": Task("image_coco", "image_coco", 4),
+    "poems": Task("chinese_poems", "quatrains5", 2, "poems of the Tang dynasty, in the public domain"),
+    "speeches": Task("obama_speech", "obama", 3),  # most of the sources state no terms
+    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4),  # the data are under the GPL
+    "captions": Task("image_coco", "image_coco", 4, "captions of MS COCO, CC BY 4.0"),
 }
 
 
@@ -130,6 +130,8 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
         for path in sorted(results.glob(f"{name}_*.json")):
             seed = int(path.stem.rpartition("_")[2])
             found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    for name, runs in found.items():
+        check_alike(name, runs)
     return found
 
 
@@ -183,20 +185,17 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     games = [stage for stage in first["stages"] if stage.startswith(AFTER)]
     rows = []
     for game in games:
-        cells = [with_p(differences(runs, game, BEFORE, task.quality))]
+        cells = [written(differences(runs, game, BEFORE, task.quality))]
         if game == AFTER:
-            cells += [with_p(differences(runs, game, MATCHED, metric)) for metric in task.others]
+            cells += [written(differences(runs, game, MATCHED, metric)) for metric in task.others]
         rows.append([game, *cells, *[""] * (1 + len(task.others) - len(cells))])
     columns = [f"{task.quality} over MLE", *(f"{metric} over MLE of equal {task.quality}" for metric in task.others)]
     return markdown_table(["", *columns], rows)
 
 
-def with_p(values: Sequence[float] | None) -> str:
-    """Write a difference with the p of a paired t-test."""
-    if values is None:
-        return "no such temperature"
-    p = paired_p(values)
-    return mean_and_deviation(values, 4) + (f" (p = {p:.1g})" if len(values) > 1 else "")
+def written(values: Sequence[float] | None) -> str:
+    """Write differences for a table."""
+    return "no such temperature" if values is None else with_p(values, 4)
 
 
 def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
@@ -272,6 +271,10 @@ def main() -> None:
     if not args.page_only:
         if args.data is None:
             parser.error("--data FOLDER is needed: where the data sets are. Or pass --page_only.")
+        if not args.page.is_file():
+            parser.error(
+                f"There is no page {args.page} to write the tables into. Pass one with their markers by --page."
+            )
         runs = missing(args.only, args.seeds, args.results)
         if failures := run_all(runs, lambda run: make(run, args), args.workers, args.work):
             sys.exit("\n".join(failures))

@@ -130,3 +130,34 @@ def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str
         {key: statistics.fmean(point[key] for point in points) for key in points[0]}
         for points in zip(*curves, strict=True)
     ]
+
+
+def with_p(values: Sequence[float], digits: int = 3) -> str:
+    """Write the mean of some differences with the p of a paired t-test, where it has one."""
+    p = paired_p(values)
+    return mean_and_deviation(values, digits) + ("" if math.isnan(p) else f" (p = {p:.1g})")
+
+
+def check_alike(name: str, runs: Mapping[int, Mapping[str, Any]]) -> None:
+    """
+    Check that the runs of some seeds differ in nothing else, so that a mean over them means something.
+
+    Args:
+        name (`str`): What they are called.
+        runs (`Mapping`): By seed, each with its `settings`.
+
+    Raises:
+        ValueError: If a setting differs.
+    """
+    (first, *others) = runs
+    for other in others:
+        one, two = runs[first]["settings"], runs[other]["settings"]
+        differ = sorted(
+            key for key in one.keys() & two.keys() if one[key] != two[key] and key not in ("seed", "seeds")
+        )
+        if differ:
+            what = ", ".join(f"{key} {one[key]!r} and {two[key]!r}" for key in differ)
+            raise ValueError(
+                f"The seeds {first} and {other} of {name} were run with different settings: {what}. Remove the file of "
+                "one and run it again."
+            )

@@ -11,7 +11,6 @@ likelihood made for the run that they control.
 """
 
 import json
-import math
 import resource
 import shutil
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from performance import insert_tables, markdown_table
-from studies import keep, mean_and_deviation, mean_curve, paired_p, run_all, run_folder, run_recipe
+from studies import check_alike, keep, mean_and_deviation, mean_curve, run_all, run_folder, run_recipe, with_p
 
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -165,6 +164,8 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
             path = results / f"{name}_{seed}.json"
             if path.is_file():
                 found.setdefault(name, {})[seed] = json.loads(path.read_text(encoding="utf-8"))
+    for name, of_seeds in found.items():
+        check_alike(name, of_seeds)
     for second in (False, True):
         runs = [
             run for name, of_seeds in found.items() if RUNS[name].second_oracle == second for run in of_seeds.values()
@@ -275,8 +276,7 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
             if values is None:
                 cells.append("not reached")
                 continue
-            p = paired_p(values)
-            cells.append(mean_and_deviation(values) + ("" if math.isnan(p) else f" (p = {p:.1g})"))
+            cells.append(with_p(values))
         rows.append([title, str(len(runs)), *cells])
     return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
 

@@ -36,7 +36,7 @@ def finished(seed, matched=True):
     stages["real texts"] |= {"self_bleu2": 0.4, "distinct2": 0.8, "novelty2": 0.3, "copied": 0.0}
     curves = {stage: [stages[stage], point(0.2, 0.7)] for stage in ("MLE", "SeqGAN", "SeqGAN, reward constant")}
     return {
-        "stages": stages, "curves": curves, "discriminator": {"auc": 0.7},
+        "settings": {"seed": seed, "max_steps": 80}, "stages": stages, "curves": curves, "discriminator": {"auc": 0.7},
         "cpu_seconds": {"mle": 60.0, "language_models": 0.0, "game": None if seed == 3 else 120.0},
         "samples": [{"sample": f"poem {seed}", "nearest": "real one"}],
     }  # fmt: skip
@@ -107,8 +107,27 @@ def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_
     assert "begins" not in capsys.readouterr().out
 
 
-def test_the_data_must_be_named(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["real_data_study.py"])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--data FOLDER is needed: where the data sets are. Or pass --page_only."),
+        (
+            ["--data", "here", "--page", "no.md"],
+            "There is no page no.md to write the tables into. Pass one with their",
+        ),
+    ],
+)
+def test_what_a_study_needs_is_asked_for_before_it_begins(flags, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["real_data_study.py", *flags])
     with pytest.raises(SystemExit):
         real_data_study.main()
-    assert "--data FOLDER is needed: where the data sets are. Or pass --page_only." in capsys.readouterr().err
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_seeds_with_other_settings_are_not_averaged(tmp_path):
+    other = finished(2) | {"settings": {"seed": 2, "max_steps": 1}}
+    for seed, run in ((1, finished(1)), (2, other)):
+        (tmp_path / f"poems_{seed}.json").write_text(json.dumps(run))
+    message = "The seeds 1 and 2 of poems were run with different settings: max_steps 80 and 1. Remove the file of one"
+    with pytest.raises(ValueError, match=message):
+        real_data_study.read(tmp_path)

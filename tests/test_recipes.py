@@ -168,7 +168,9 @@ def test_a_resumed_recipe_takes_its_first_stage_from_disk(quick, tmp_path, capsy
     printed = capsys.readouterr().out
     assert "Stage 1" not in printed and "is finished" not in printed
     assert json.loads(metrics.read_text())["stages"] == first["stages"]
-    with pytest.raises(ValueError, match=r"holds checkpoint-2 of an earlier run\. Pass `--resume_from_checkpoint true`"):
+    with pytest.raises(
+        ValueError, match=r"holds checkpoint-2 of an earlier run\. Pass `--resume_from_checkpoint true`"
+    ):
         run(flags)
     message = f"{tmp_path / 'run'} is finished, with other settings: max_steps 2, now 3. Give another `--output_dir`"
     with pytest.raises(ValueError, match=re.escape(message)):

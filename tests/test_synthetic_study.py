@@ -48,6 +48,7 @@ def finished(shift, seed=1):
         "discriminator": {"auc": 0.75},
         "wall_seconds": 300.0,
         "oracle": "an oracle",
+        "settings": {"seed": seed},
     }
 
 
