@@ -339,7 +339,7 @@ def saved_networks(folder, tokenizer, **llama):
     }.items():
         network.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-    (folder / "texts.txt").write_text("\n".join(SENTENCES * 6))
+    (folder / "texts.txt").write_text("\n".join(f"{text} {number}" for text in SENTENCES for number in range(6)))
     names = {"dataset_name": "texts.txt", "model_name_or_path": "llama", "discriminator_name_or_path": "bert"}
     return [part for name, value in names.items() for part in (f"--{name}", str(folder / value))]
 
@@ -507,9 +507,9 @@ def test_the_table_of_seeds_by_hand():
     assert (
         seeds_table(reports)
         == """\
-         NLL_oracle    +- oracle     NLL_test      +- test
-MLE          9.0000       0.0000       5.0000       0.0000
-SeqGAN       8.0000       0.0000       6.0000       1.0000"""
+        NLL_oracle  +- oracle  NLL_test   +- test
+MLE         9.0000     0.0000    5.0000    0.0000
+SeqGAN      8.0000     0.0000    6.0000    1.0000"""
     )
 
 
