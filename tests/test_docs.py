@@ -39,7 +39,7 @@ SPHINX = ["sphinx-build", "-W", "--keep-going", "-q", "-b", "html"]
 SIZES = {
     "max_steps": 2, "num_rollouts": 1, "rollout_batch_size": 64, "logging_steps": 1, "save_steps": 1,
     "discriminator_warmup_steps": 1, "discriminator_steps": 1, "discriminator_samples": 8, "mle_epochs": 1,
-    "num_test_samples": 10, "num_texts": 100, "num_samples": 10,
+    "num_test_samples": 10, "num_texts": 100, "num_samples": 10, "max_completion_length": 16,
 }  # fmt: skip
 # These install what the tests run in, or ask the reader something.
 _NOT_RUN = re.compile(r"^(\S*pip install|python3? -m venv|hf auth login$)")

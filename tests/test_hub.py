@@ -390,7 +390,7 @@ def test_texts_from_the_hub_feed_the_recipe_and_a_stream_gives_the_same(hub, cli
         recipe, common, runs = map(json.loads, sys.argv[1:])
         main = runpy.run_path(recipe)["main"]
         for name, flags in runs.items():
-            main(["--preset", "sample", "--vocab_size", "280", "--output_dir", name, *common, *flags])
+            main(["--preset", "smoke", "--vocab_size", "280", "--output_dir", name, *common, *flags])
         """,
         *map(json.dumps, (str(ROOT / "recipes" / "obama_speech.py"), QUICK, runs)),
     )

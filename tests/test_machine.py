@@ -1,9 +1,11 @@
 """What a program on the machine of the tests' users is: a fork, and yet like a new process."""
 
 import json
+import os
 import signal
 import subprocess
 
+from fork_server import ForkServer
 from hub_server import WRITE_TOKEN
 
 
@@ -63,20 +65,25 @@ tell(*before)
     assert first.commits("tester/m") == ["initial commit"], "the Hub before it keeps what it holds"
 
 
-def test_a_program_has_its_own_modules_arguments_input_and_numbers(machine, tmp_path):
-    source = "import sys, random, numpy; print(__name__, sys.argv, 'seqgan_hf' in sys.modules, 'torch' in sys.modules)"
-    command = ["python", "-c", f"{source}; print(sys.stdin.read(), random.random(), numpy.random.rand())", "a b", "-n"]
-    environment = machine.environment()
-    first, second = (
-        subprocess.run(command, input="typed", capture_output=True, text=True, env=environment, check=True).stdout
-        for _ in range(2)
+def test_a_program_has_its_own_modules_arguments_and_input(machine, tmp_path):
+    source = (
+        "import sys; print(__name__, sys.argv, 'seqgan_hf' in sys.modules, 'torch' in sys.modules, sys.stdin.read())"
     )
-    assert first.startswith("__main__ ['-c', 'a b', '-n'] False True\ntyped ")
-    assert first != second, "no two draw the same numbers"
-    (tmp_path / "script.py").write_text("import sys, beside; print(sys.argv, beside.here)")
-    (tmp_path / "beside.py").write_text("here = __file__")
+    told = subprocess.run(
+        ["python", "-c", source, "a b", "-n"], input="typed", capture_output=True, text=True,
+        env=machine.environment(), check=True,
+    ).stdout  # fmt: skip
+    assert told == "__main__ ['-c', 'a b', '-n'] False True typed\n"
+    (tmp_path / "script.py").write_text("import sys, beside; print(sys.argv, beside.__file__)")
+    (tmp_path / "beside.py").write_text("")
     told = machine.run(["python", "script.py", "x"], tmp_path).stdout
     assert told == f"['script.py', 'x'] {tmp_path / 'beside.py'}\n"
+
+
+def test_what_is_not_seeded_differs_from_program_to_program(machine, tmp_path):
+    source = "import random, numpy, uuid; tell(random.random(), numpy.random.rand(), str(uuid.uuid4()))"
+    first, second = (told_by(machine, tmp_path, source) for _ in range(2))
+    assert all(one != other for one, other in zip(first, second, strict=True))
 
 
 def test_a_program_ends_as_a_process_does(machine, tmp_path):
@@ -95,3 +102,12 @@ def test_a_program_ends_as_a_process_does(machine, tmp_path):
     assert (
         end("import sys, subprocess; sys.exit(subprocess.run([sys.executable, '-c', 'exit(4)']).returncode)")[0] == 4
     )
+
+
+def test_the_programs_end_with_their_server(tmp_path):
+    source = "import time; print('runs', flush=True); time.sleep(600)"
+    with ForkServer(tmp_path, os.environ, modules=[]) as server:
+        program = subprocess.Popen(["python", "-c", source], env=server.environment, stdout=subprocess.PIPE)
+        assert program.stdout.readline() == b"runs\n"
+    assert program.wait(timeout=30) == 1
+    program.stdout.close()
