@@ -96,7 +96,7 @@ def melody_metrics(samples: Sequence[str], real: Sequence[str]) -> dict[str, flo
 
     Returns:
         `dict`: `melodies`, the share of samples that are keys of that length, and, if there are any that sound,
-        `mse_nearest` of these, in semitones squared ([`~seqgan_hf.metrics.MSEMusic`]).
+        `mse_nearest` of these, in semitones squared (the metric `mse_music`).
     """
     (length,) = {len(parse_melody(text)) for text in real}
     melodies = [text for text in samples if is_melody(text, length)]

@@ -253,6 +253,8 @@ def begin(args: Any, config: SeqGANConfig) -> dict[str, Any] | None:
     report = None
     if str(config.resume_from_checkpoint).lower() not in ("none", "false"):
         report = _finished_report(path, settings_of(args, config))
+        if config.push_to_hub:  # what is finished may not be there yet
+            report = None
     else:
         if folder.is_dir() and (last := get_last_checkpoint(str(folder))):
             raise ValueError(
@@ -281,7 +283,7 @@ def _finished_report(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
             "`--resume_from_checkpoint` to begin anew."
         )
     saved = "SeqGAN" not in report["stages"] or (path.parent / "discriminator").is_dir()
-    return None if changed or not saved else report
+    return report if saved and not changed else None
 
 
 def in_a_row(config: SeqGANConfig, seeds: int) -> Iterator[SeqGANConfig]:

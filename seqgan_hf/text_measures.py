@@ -87,8 +87,8 @@ class TextMeasures:
         digest = hashlib.sha256(f"{task.level} {num_compared}".encode())
         for text in (*references, "", *training_texts):
             digest.update(text.encode() + b"\n")
+        # Names what samples are compared to: figures compare where this is the same.
         self.digest = digest.hexdigest()[:16]
-        """Names what samples are compared to: figures compare where this is the same."""
 
     def of(self, samples: Sequence[str]) -> dict[str, float]:
         """
