@@ -48,6 +48,7 @@ class ScratchArguments:
 
     embedding_size: int = field(default=32, metadata={"help": "Width of the generator's embedding."})  # the paper
     hidden_size: int = field(default=32, metadata={"help": "Width of the generator's LSTM."})  # the paper
+    generator_dropout: float = field(default=0.0, metadata={"help": "Dropout of the generator, in [0, 1)."})
     discriminator: str = field(
         default="cnn",  # the paper
         metadata={
@@ -139,7 +140,6 @@ class TextRecipeArguments(ScratchArguments, DatasetArguments):
             "help": "From scratch: all texts have `max_completion_length` tokens and no end; others are left out."
         },
     )
-    generator_dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of the generator."})
     mle_epochs: float = field(default=3.0, metadata={"help": "Epochs of maximum likelihood before the game, at most."})
     mle_learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of that stage."})
     mle_batch_size: int = field(default=16, metadata={"help": "Texts per update in that stage."})

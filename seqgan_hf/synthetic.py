@@ -60,7 +60,12 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         for part in itertools.pairwise(bounds)
     )
     sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}
-    shape = LSTMConfig(**sizes, embedding_size=args.embedding_size, hidden_size=args.hidden_size)
+    shape = LSTMConfig(
+        **sizes,
+        embedding_size=args.embedding_size,
+        hidden_size=args.hidden_size,
+        dropout=args.generator_dropout,
+    )
     generator, first_stage = likelihood_stage(args, config, LSTMForCausalLM(shape), train, validation)
 
     # Real texts were drawn from `config.seed`: the same random numbers would lead a good generator to texts it has read.

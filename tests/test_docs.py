@@ -235,7 +235,9 @@ def small_datasets() -> dict[str, dict[str, str]]:
         return {"README.md": card, **rows}
 
     return {
-        "Salesforce/wikitext": files("wikitext-2-raw-v1", train=texts[40:] * 12, validation=texts[:20], test=texts[20:40]),
+        "Salesforce/wikitext": files(
+            "wikitext-2-raw-v1", train=texts[40:] * 12, validation=texts[:20], test=texts[20:40]
+        ),
         "HuggingFaceTB/smoltalk": files("everyday-conversations", train=chats, test=chats[:10]),
         "stanfordnlp/imdb": files("plain_text", train=reviews[20:], test=reviews[:20]),
     }
