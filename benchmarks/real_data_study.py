@@ -15,14 +15,25 @@ import json
 import resource
 import sys
 import time
-from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from performance import insert_tables, markdown_table
-from studies import Run, check_alike, keep, mean_and_deviation, mean_curve, run_all, run_folder, run_recipe, with_p
+from studies import (
+    Run,
+    check_alike,
+    keep,
+    mean_and_deviation,
+    mean_curve,
+    run_all,
+    run_folder,
+    run_recipe,
+    study_parser,
+    with_p,
+)
 
 from seqgan_hf.completions import one_line
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -256,17 +267,11 @@ def draw(task: Task, runs: Mapping[int, Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = study_parser(__doc__, ROOT / "outputs" / "real_data_study", RESULTS, PAGE)
     parser.add_argument("--data", type=Path, help="Where the data sets are.")
     parser.add_argument("--only", nargs="+", choices=list(TASKS), default=[], help="These tasks alone.")
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS, help="How many, from 1 on.")
     parser.add_argument("--preset", default="paper", help="Of the recipes.")
-    parser.add_argument("--workers", type=int, default=2, help="Runs at a time, one thread each.")
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "real_data_study", help="Checkpoints, logs.")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="The small files of finished runs.")
-    parser.add_argument("--page", type=Path, default=PAGE, help="The page to write into.")
-    parser.add_argument("--page_only", action="store_true", help="Make no run.")
-    parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
     args = parser.parse_args()
     if not args.page_only:
         if args.data is None:

@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import time
+from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,24 @@ from scipy import stats
 
 Run = tuple[str, int]
 """The name of a run, and its seed."""
+
+
+def study_parser(description: str | None, work: Path, results: Path, page: Path) -> ArgumentParser:
+    """
+    Return a parser with the flags that every study has.
+
+    Args:
+        description (`str`, *optional*): The script's docstring.
+        work, results, page (`Path`): The defaults of the flags of these names.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--workers", type=int, default=2, help="Runs at a time, one thread each.")
+    parser.add_argument("--work", type=Path, default=work, help="Checkpoints, logs.")
+    parser.add_argument("--results", type=Path, default=results, help="The small files of finished runs.")
+    parser.add_argument("--page", type=Path, default=page, help="The page to write into.")
+    parser.add_argument("--page_only", action="store_true", help="Make no run.")
+    parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
+    return parser
 
 
 def run_folder(work: Path, run: Run) -> Path:

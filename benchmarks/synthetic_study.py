@@ -15,15 +15,26 @@ import resource
 import shutil
 import sys
 import time
-from argparse import REMAINDER, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from performance import insert_tables, markdown_table
-from studies import check_alike, keep, mean_and_deviation, mean_curve, run_all, run_folder, run_recipe, with_p
+from studies import (
+    check_alike,
+    keep,
+    mean_and_deviation,
+    mean_curve,
+    run_all,
+    run_folder,
+    run_recipe,
+    study_parser,
+    with_p,
+)
 
+from seqgan_hf.bench import point_at_1
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
 
@@ -156,17 +167,11 @@ def make(name: str, seed: int, args: Namespace) -> None:
 
 def last_points(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Say where each stage stands at temperature 1."""
-    points = {stage: at_temperature_1(curve) for stage, curve in curves.items()}
+    points = {stage: point_at_1(curve) for stage, curve in curves.items()}
     return ", ".join(f"{stage} {point['NLL_oracle']:.3f} / {point['NLL_test']:.3f}" for stage, point in points.items())
 
 
 # ---- Reading -------------------------------------------------------------------------------------------------------
-
-
-def at_temperature_1(curve: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """Return the point of the model itself."""
-    (point,) = [point for point in curve if point["temperature"] == 1]
-    return point
 
 
 def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -244,8 +249,8 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
         if not runs:
             continue
         games = all("SeqGAN" in run["curves"] for run in runs.values())
-        ends = [at_temperature_1(last_stage(run)) for run in runs.values()]
-        starts = [at_temperature_1(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
+        ends = [point_at_1(last_stage(run)) for run in runs.values()]
+        starts = [point_at_1(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
         aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
         rows.append(
             [
@@ -344,16 +349,10 @@ def write_page(results: Path, page: Path) -> None:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = study_parser(__doc__, ROOT / "outputs" / "synthetic_study", RESULTS, PAGE)
     parser.add_argument("--oracle", help="The first oracle's parameters (.npz); by default one is drawn.")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=[], help="These runs alone.")
     parser.add_argument("--seeds", type=int, help="The most seeds of each.")
-    parser.add_argument("--workers", type=int, default=2, help="Runs at a time, one thread each.")
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "synthetic_study", help="Checkpoints, logs.")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="The small files of finished runs.")
-    parser.add_argument("--page", type=Path, default=PAGE, help="The page to write into.")
-    parser.add_argument("--page_only", action="store_true", help="Make no run.")
-    parser.add_argument("--extra", nargs=REMAINDER, default=[], help="Last: flags for every run, for a small trial.")
     args = parser.parse_args()
     if not args.page_only:
         runs = missing(args.only, args.seeds, args.results)

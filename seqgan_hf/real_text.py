@@ -27,6 +27,7 @@ from .recipe import (
     begin,
     finish,
     in_a_row,
+    is_resumed,
     kept_curve,
     likelihood_stage,
     scratch_discriminator,
@@ -231,7 +232,7 @@ def config_of_control(config: SeqGANConfig, control: str) -> SeqGANConfig:
     other.reward_control = control
     other.output_dir = str(Path(config.output_dir) / f"control_{control}")
     other.push_to_hub = False
-    if str(config.resume_from_checkpoint).lower() not in ("none", "false"):
+    if is_resumed(config):
         other.resume_from_checkpoint = "true"  # its own, not that of the game
     return other
 

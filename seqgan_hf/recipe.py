@@ -225,6 +225,11 @@ def kept_curve(
     return curve
 
 
+def is_resumed(config: SeqGANConfig) -> bool:
+    """Tell whether a run goes on with what its `output_dir` holds."""
+    return str(config.resume_from_checkpoint).lower() not in ("none", "false")
+
+
 def settings_of(args: Any, config: SeqGANConfig) -> dict[str, Any]:
     """Return the settings of a run that may be public, as `metrics.json` holds them."""
     settings: dict[str, Any] = json.loads(json.dumps(publishable(dataclasses.asdict(args)) | game_settings(config)))
@@ -251,7 +256,7 @@ def begin(args: Any, config: SeqGANConfig) -> dict[str, Any] | None:
     folder = Path(config.output_dir)
     path = folder / "metrics.json"
     report = None
-    if str(config.resume_from_checkpoint).lower() not in ("none", "false"):
+    if is_resumed(config):
         report = _finished_report(path, settings_of(args, config))
         if config.push_to_hub:  # what is finished may not be there yet
             report = None
