@@ -1,7 +1,9 @@
 """Adversarial fine-tuning of causal language models: SeqGAN for the Hugging Face stack."""
 
+from .checkpoints import CheckpointError
 from .config import SeqGANConfig, parse_config
 from .hub import PushError
+from .interruption import Interrupted
 from .loading import merge_adapter
 from .models import (
     LikelihoodRatioConfig,
@@ -17,6 +19,8 @@ from .trainer import SeqGANTrainer
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointError",
+    "Interrupted",
     "LSTMConfig",
     "LSTMForCausalLM",
     "LikelihoodRatioConfig",

@@ -12,8 +12,11 @@ import pyarrow.parquet
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 from transformers.trainer_callback import CallbackHandler
+from transformers.utils import logging
 
 from .config import SeqGANConfig
+
+logger = logging.get_logger(__name__)
 
 COMPLETIONS_FOLDER = "completions"
 _ROW = pyarrow.schema(
@@ -59,6 +62,45 @@ class DiscriminatorCallback(TrainerCallback):
             self.game.update_discriminator()
         # A run shorter than `logging_steps` would end without a word.
         control.should_log |= state.global_step >= state.max_steps
+
+
+class WarningsCallback(TrainerCallback):
+    """
+    Warn once where a game goes a known wrong way, and say what to change.
+
+    G collapses: its entropy, in nats a token, is under a tenth of that of the run's first log. D is right on 99 % of
+    texts that it did not learn from: what its rewards differ by is noise.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def on_log(  # type: ignore[override]
+        self, args: SeqGANConfig, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        first = next((entry["entropy"] for entry in state.log_history if "entropy" in entry), None)
+        if first is not None and logs.get("entropy", first) < first / 10:
+            self._warn_once(
+                "entropy",
+                f"Step {state.global_step}: the generator's entropy is {logs['entropy']:.3g} nats a token, and was "
+                f"{first:.3g}: it writes the same again and again. Lower `learning_rate`, or hold it by `beta` or "
+                "`mle_coef`.",
+            )
+        accuracy = logs.get("discriminator/held_out_accuracy", 0)
+        if accuracy >= 0.99:
+            self._warn_once(
+                "accuracy",
+                f"Step {state.global_step}: the discriminator is right on {accuracy:.1%} of unseen texts, so rewards "
+                "hardly differ. Look at the samples for what gives them away; then set `reward='logit'` with "
+                "`whiten_advantages`, or let it learn less: fewer `discriminator_steps`, `discriminator_accuracy_gate`.",
+            )
+
+    def _warn_once(self, what: str, warning: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            logger.warning(warning)
 
 
 class CompletionsCallback(TrainerCallback):

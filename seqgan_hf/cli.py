@@ -23,13 +23,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import is_matplotlib_available
 
 from .arguments import EvaluateArguments, SampleArguments
+from .checkpoints import DISCRIMINATOR_FOLDER
 from .completions import decode_ids
 from .config import parse_config, publishable, settings_as_yaml
 from .corpora import load_held_out
 from .data import TextFormat
 from .evaluation import evaluate_generator, evaluation_table
 from .loading import find_tokenizer, load_generator, merge_adapter
-from .pair import DISCRIMINATOR_FOLDER
 from .plots import plot_runs, plot_temperature_sweep, read_log_history
 from .samples import (
     complete_prompts,

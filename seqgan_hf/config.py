@@ -271,6 +271,7 @@ class SeqGANConfig(TrainingArguments):
                 raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
         self._check_ranges()
         self._check_batches()
+        self._check_inherited()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, [`publishable`]."""
@@ -344,6 +345,19 @@ class SeqGANConfig(TrainingArguments):
             raise ValueError(
                 "`baseline='group_leave_one_out'` compares the completions of one prompt, so `num_generations` must be "
                 f"at least 2; got {self.num_generations}."
+            )
+
+    def _check_inherited(self) -> None:
+        """Refuse what `Trainer` offers and the game has better, or cannot take part in."""
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "`enable_jit_checkpoint` would save in the middle of an update. Leave it out: at SIGTERM and Ctrl-C "
+                "SeqGANTrainer finishes the update, saves and ends by itself."
+            )
+        if self.auto_find_batch_size:
+            raise ValueError(
+                "`auto_find_batch_size` would play a game with another batch, on from where the first one stopped. Leave "
+                "it out: lower `per_device_train_batch_size`, and raise `gradient_accumulation_steps` as much."
             )
 
 

@@ -15,10 +15,11 @@ import torch
 from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, rotate_checkpoints
 from transformers.utils import ADAPTER_CONFIG_NAME, is_matplotlib_available, logging
 
+from .checkpoints import DISCRIMINATOR_FOLDER, STATE_FILE, last_checkpoint, what_is_wrong_with, written_whole
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import TextFormat
@@ -33,12 +34,10 @@ from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
 
-_STATE_FILE = "seqgan_state.pt"
 _ARGUMENTS_FILE = "training_args.json"
 _CARD_SAMPLES = 8
 _CARD_TESTS = 128  # texts of either kind that the card's AUC is of
 _PACKAGES = ("seqgan_hf", "transformers", "torch", "datasets", "tokenizers", "accelerate", "peft")
-DISCRIMINATOR_FOLDER = "discriminator"
 
 
 class PairTrainer(Trainer):
@@ -67,6 +66,7 @@ class PairTrainer(Trainer):
     failed_pushes: list[str]
     last_push: CommitInfo | None = None
     _updates_of_best: int | None = None
+    _writes_to: Path | None = None
     _base_model: str | None
     _discriminator_base_model: str | None
     _is_chat: bool
@@ -119,11 +119,44 @@ class PairTrainer(Trainer):
                 continue
             shutil.copy2(code, folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not (Path(resume_from_checkpoint) / _STATE_FILE).is_file():
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As in `Trainer`, but a checkpoint appears when all of it is on the disk."""
+        checkpoint = Path(super()._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with written_whole(checkpoint) as unfinished:
+            self._writes_to = unfinished.parent
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._writes_to = None
+            if self.state.best_model_checkpoint == str(unfinished):
+                self.state.best_model_checkpoint = str(checkpoint)
+                self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(checkpoint))
+        rotate_checkpoints(
+            output_dir=str(checkpoint.parent),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+
+    def _newest_checkpoint(self) -> str:
+        last = last_checkpoint(self.args.output_dir)
+        if last is None:
             raise ValueError(
-                f"{resume_from_checkpoint} cannot be resumed: it lacks {_STATE_FILE}, the state of the game. Resume a "
-                "checkpoint that SeqGANTrainer saved without `save_only_model`, or pass its folder as `model`."
+                f"{self.args.output_dir} holds no complete checkpoint to resume. Check `output_dir`, or leave "
+                "`resume_from_checkpoint` out to begin anew."
+            )
+        return str(last)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writes_to or super()._get_output_dir(trial))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if (wrong := what_is_wrong_with(Path(resume_from_checkpoint))) is not None:
+            raise ValueError(
+                f"{resume_from_checkpoint} cannot be resumed: {wrong}. Resume a checkpoint that SeqGANTrainer saved "
+                "without `save_only_model`, or pass its folder as `model`."
             )
         with _without_discriminator(Path(resume_from_checkpoint)) as folder:
             super()._load_from_checkpoint(str(folder), model)
@@ -145,13 +178,13 @@ class PairTrainer(Trainer):
             "rollout_policy": delayed,
             "replay": self.replay.state_dict(),
         }
-        torch.save(state, os.path.join(output_dir, _STATE_FILE))
+        torch.save(state, os.path.join(output_dir, STATE_FILE))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = torch.load(os.path.join(checkpoint, _STATE_FILE), map_location=self.args.device, weights_only=True)
+        state = torch.load(os.path.join(checkpoint, STATE_FILE), map_location=self.args.device, weights_only=True)
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
@@ -325,7 +358,8 @@ class PairTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's pair in the background. Of `Trainer`'s own, it would take the generator alone."""
         args = self.args
-        if not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
+        # While a checkpoint is written, `Trainer` asks for it too early.
+        if self._writes_to or not self.is_world_process_zero() or args.hub_strategy == HubStrategy.END:
             return
         if not args.hub_always_push and not self._pushes.is_done():
             return

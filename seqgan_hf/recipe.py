@@ -16,10 +16,10 @@ import yaml
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_matplotlib_available
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
+from .checkpoints import checkpoints_in, last_checkpoint, write_whole
 from .completions import one_line
 from .config import SeqGANConfig, is_secret, parse_config, publishable
 from .data import AnyDataset, TextFormat
@@ -103,7 +103,7 @@ def likelihood_stage(
         `tuple`: the generator, and the metrics of [`pretrain_generator`] with the `cpu_seconds` that it took.
     """
     folder = Path(config.output_dir) / name
-    if config.resume_from_checkpoint and (folder / "metrics.json").is_file():
+    if is_resumed(config) and (folder / "metrics.json").is_file():
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return load_generator(str(folder), **loading or {}), metrics
     (texts, *_), _ = generator_and_discriminator_folds(
@@ -112,13 +112,13 @@ def likelihood_stage(
     stage = "Stage 1 of 2: maximum" if name == "mle" else "Maximum"
     print(f"\n{stage} likelihood on {len(texts):,} texts.", flush=True)
     began = time.process_time()
-    checkpoints = Path(config.output_dir) / f"{name}_checkpoints"
+    progress = Path(config.output_dir) / f"{name}_checkpoints"
     metrics = pretrain_generator(
         generator,
         texts,
         validation,
         tokenizer,
-        checkpoints,
+        progress,
         config.max_completion_length,
         config.long_texts,
         epochs=args.mle_epochs,
@@ -132,12 +132,12 @@ def likelihood_stage(
         **{setting: getattr(config, setting) for setting in ("bf16", "fp16", "tf32", "use_cpu")},
     )
     metrics["cpu_seconds"] = time.process_time() - began
-    shutil.rmtree(checkpoints, ignore_errors=True)  # the best state is in the model
+    shutil.rmtree(progress, ignore_errors=True)  # the best state is in the model
     shutil.rmtree(folder, ignore_errors=True)  # a whole model and an adapter would not go together
     generator.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    write_whole(folder / "metrics.json", json.dumps(metrics))  # the last: it says that all of it is there
     # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
     return load_generator(str(folder), **loading or {}), metrics
 
@@ -221,7 +221,7 @@ def kept_curve(
             return curve
     curve = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"measured": measured, "curve": curve}, indent=1), encoding="utf-8")
+    write_whole(path, json.dumps({"measured": measured, "curve": curve}, indent=1))
     return curve
 
 
@@ -261,9 +261,9 @@ def begin(args: Any, config: SeqGANConfig) -> dict[str, Any] | None:
         if config.push_to_hub:  # what is finished may not be there yet
             report = None
     else:
-        if folder.is_dir() and (last := get_last_checkpoint(str(folder))):
+        if earlier := checkpoints_in(folder):
             raise ValueError(
-                f"`output_dir` {folder} holds {Path(last).name} of an earlier run. Pass `--resume_from_checkpoint true` "
+                f"`output_dir` {folder} holds {earlier[-1].name} of an earlier run. Pass `--resume_from_checkpoint true` "
                 "to go on with that run, or another `--output_dir`, or remove it."
             )
         path.unlink(missing_ok=True)
@@ -341,7 +341,7 @@ def write_config(args: Any, config: SeqGANConfig) -> None:
                 settings[option.name] = written
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    write_whole(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 def _as_yaml(value: Any) -> Any:
@@ -391,17 +391,17 @@ def announce_game(config: SeqGANConfig) -> None:
 
 def which_checkpoint(config: SeqGANConfig) -> str | None:
     """
-    Return what `--resume_from_checkpoint` asks for: a path, or for `true` the last checkpoint in `output_dir`.
+    Return what `--resume_from_checkpoint` asks for: a path, or for `true` the last complete checkpoint in `output_dir`.
 
     Where there is none yet, a run was interrupted before its first, and the game starts from its beginning.
     """
     asked = config.resume_from_checkpoint
     if str(asked).lower() != "true":
-        return asked
-    last = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
+        return asked if is_resumed(config) else None
+    last = last_checkpoint(config.output_dir)
     if last is None:
-        print(f"{config.output_dir} holds no checkpoint: the game starts from its beginning.", flush=True)
-    return last
+        print(f"{config.output_dir} holds no complete checkpoint: the game starts from its beginning.", flush=True)
+    return None if last is None else str(last)
 
 
 def finish(
@@ -420,7 +420,7 @@ def finish(
         PushError: If the push failed and `hub_push_required` is set; all is saved and printed before.
     """
     output_dir = Path(trainer.args.output_dir)
-    (output_dir / "metrics.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(output_dir / "metrics.json", json.dumps(report, indent=1, ensure_ascii=False))
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))
     if report["samples"]:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import is_matplotlib_available
 
 from .arguments import SyntheticRecipeArguments
+from .checkpoints import write_whole
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import TextFormat, prepare_dataset
@@ -97,7 +98,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         "settings": settings_of(args, config),
     }
     if not args.game:
-        finished.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        write_whole(finished, json.dumps(report, indent=1))
         print(f"\n{caption}\n{stages_table(report['stages'])}")
         return report
     discriminator, report["cpu_seconds"]["language_models"] = scratch_discriminator(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallb
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
-from .callbacks import CompletionsCallback, DiscriminatorCallback
+from .callbacks import CompletionsCallback, DiscriminatorCallback, WarningsCallback
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
@@ -22,6 +22,7 @@ from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, sampling_config
 from .hub import BackgroundPushes
+from .interruption import InterruptionCallback
 from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, switch_off_dropout
 from .losses import (
     completion_predictions,
@@ -170,7 +171,10 @@ class SeqGANTrainer(PairTrainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(self._display)
             self._meter.listener = self._display.enter
+        self._interruption = InterruptionCallback()
         self.add_callback(DiscriminatorCallback(self))
+        self.add_callback(self._interruption)
+        self.add_callback(WarningsCallback())
         if args.log_completions:
             self.add_callback(CompletionsCallback(self, self._display.show_completions))
 
@@ -202,13 +206,32 @@ class SeqGANTrainer(PairTrainer):
             is_training=True,
         )
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`. However it ends, the terminal is given back and failed pushes are reported."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """
+        As in `Trainer`. However it ends, the terminal is given back and failed pushes are reported.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): A checkpoint's folder; `True`: the newest in
+                `output_dir` that is complete.
+
+        Raises:
+            CheckpointError: If a checkpoint cannot be written.
+            FloatingPointError: If losses, rewards or gradients are not finite.
+            Interrupted: After Ctrl-C or SIGTERM. The update under way was finished, and a checkpoint was written.
+            ValueError: If there is nothing to resume.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self._newest_checkpoint()
         with contextlib.closing(self._display), contextlib.ExitStack() as at_failure:
             at_failure.callback(self._report_pushes)
-            result = super().train(*args, **kwargs)
+            with self._interruption.listening():
+                result = super().train(resume_from_checkpoint, *args, **kwargs)
             at_failure.pop_all()  # `Trainer` has waited for them
-            return result
+        self._interruption.end_if_asked(
+            f"Stopped after update {self.state.global_step}, which is saved as a checkpoint in {self.args.output_dir}. "
+            "Go on from it with `resume_from_checkpoint`."
+        )
+        return result
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Make no update more where a finished run is resumed: `Trainer` asks whether it is over only after one."""
@@ -238,6 +261,8 @@ class SeqGANTrainer(PairTrainer):
             )
         scores, prompt_scores = self._score_prefixes(completions)
         rewards, advantages = rewards_and_advantages(scores, prompt_scores, completions.completion_mask, args)
+        if wrong := int((~rewards.isfinite() | ~advantages.isfinite()).sum()):
+            raise self._diverged(f"{wrong} of {rewards.numel()} rewards are not finite")
         self._meter.add(completion_metrics(completions, rewards, self.text_format.eos_token_id))
         self._keep_samples(completions, scores)
         batch = {"completions": completions, "advantages": advantages}
@@ -370,6 +395,7 @@ class SeqGANTrainer(PairTrainer):
             return
         with self._meter.phase("warmup"):
             for _ in self._display.track(steps, "Discriminator warm-up", "set"):
+                self._interruption.end_if_asked("Stopped before the first update: there is nothing to go on from.")
                 self._train_discriminator_on_fresh_set(game_round=0)
         self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
 

@@ -4,10 +4,12 @@ import copy
 import os
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from machine import start_machine
+from safetensors.torch import save_file
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -106,6 +108,15 @@ def nan_where_nothing_is_drawn():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def write_checkpoint(folder: Path) -> None:
+    """Write what a checkpoint that can be resumed consists of, all of it small."""
+    (folder / "discriminator").mkdir(parents=True)
+    for weights in (folder / "model.safetensors", folder / "discriminator" / "model.safetensors"):
+        save_file({"weight": torch.zeros(4)}, weights)
+    torch.save({"sets_played": 1}, folder / "seqgan_state.pt")
+    (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
 
 
 SENTENCES = [

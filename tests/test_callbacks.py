@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import pyarrow.parquet
 import pytest
 from datasets import load_dataset
-from test_trainer import config, play
+from test_trainer import config, play, texts
 from transformers import TrainerState
 
-from seqgan_hf.callbacks import CompletionsCallback, markdown_table, write_completions
+from seqgan_hf import SeqGANTrainer
+from seqgan_hf.callbacks import CompletionsCallback, WarningsCallback, markdown_table, write_completions
 
 COLUMNS = ["step", "prompt", "completion", "score"]
 ROW = {"step": 3, "prompt": "we", "completion": "work", "score": 0.25}
@@ -94,7 +95,7 @@ def test_a_log_of_an_evaluation_shows_and_keeps_none(tmp_path):
 GAME = """
 import pathlib, sys
 from conftest import DISCRIMINATORS, GENERATORS
-from test_trainer import config, play
+from test_trainer import config, play, texts
 
 folder, *trackers = sys.argv[1:]
 args = config(pathlib.Path(folder), max_steps=2, log_completions=True, report_to=trackers, num_completions_to_log=2)
@@ -211,3 +212,36 @@ def test_trackio_gets_a_table_at_each_log_on_the_axis_of_the_loss(tracked):
         if "completions" in entry
     }
     assert tables == {step: rows_at(tracked, step) for step in (1, 2)}
+
+
+def warnings_of(caplog, logs, **state):
+    """Log a run's steps, and return what was warned of."""
+    callback, history = WarningsCallback(), []
+    for step, log in enumerate(logs, start=1):
+        history.append(log)
+        callback.on_log(None, TrainerState(global_step=step, log_history=history, **state), None, log)
+    return caplog.messages
+
+
+def test_a_collapse_is_warned_of_once(caplog):
+    (warning,) = warnings_of(caplog, [{"entropy": value} for value in (3.0, 0.31, 0.29, 0.1)])
+    assert warning.startswith("Step 3: the generator's entropy is 0.29 nats a token, and was 3: it writes the same")
+
+
+def test_a_discriminator_that_is_always_right_is_warned_of_once(caplog):
+    (warning,) = warnings_of(caplog, [{"discriminator/held_out_accuracy": value} for value in (0.98, 0.995, 1.0)])
+    assert warning.startswith("Step 2: the discriminator is right on 99.5% of unseen texts, so rewards hardly differ.")
+
+
+def test_a_game_that_goes_well_is_not_warned_of_nor_by_other_processes(caplog):
+    logs = [{"entropy": 3.0, "discriminator/held_out_accuracy": 0.7}, {"entropy": 2.0}, {"eval_nll": 1.0}]
+    assert warnings_of(caplog, logs) == []
+    logs = [{"entropy": 3.0}, {"entropy": 0.1, "discriminator/held_out_accuracy": 1.0}]
+    assert warnings_of(caplog, logs, is_world_process_zero=False) == []
+
+
+def test_the_trainer_warns_of_what_it_logs(tiny_model, tmp_path, caplog):
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
+    trainer.discriminator.evaluate = lambda real, generated: {"accuracy": 1.0, "auc": 1.0}
+    trainer.train()
+    assert "Step 1: the discriminator is right on 100.0% of unseen texts" in caplog.text

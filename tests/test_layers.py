@@ -17,8 +17,8 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"masking", "states", "blockwise", "caches", "models", "metrics"},
-    {"arguments", "completions", "config", "heads", "hub", "metering", "music", "sampling"},
-    {"data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
+    {"arguments", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
+    {"checkpoints", "data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},

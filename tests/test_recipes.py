@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SENTENCES
+from conftest import SENTENCES, write_checkpoint
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import (
@@ -269,7 +269,7 @@ def test_seeds_in_a_row_are_kept_apart_and_an_interrupted_one_goes_on(quick, tmp
     play([*row, "--resume_from_checkpoint", "true"])
     printed = capsys.readouterr().out
     assert f"{finished} is finished." in printed and f"{interrupted} is finished." not in printed
-    assert "Stage 1" not in printed and "no checkpoint" not in printed
+    assert "Stage 1" not in printed and "no complete checkpoint" not in printed
     assert first[1]["oracle"] == first[0]["oracle"] == oracle_digest(make_oracle(88))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == changed
     again = json.loads((interrupted / "metrics.json").read_text())
@@ -488,14 +488,14 @@ def test_the_last_checkpoint_is_the_one_to_go_on_from(tmp_path, capsys):
     def asked(value, folder=tmp_path):
         return which_checkpoint(SeqGANConfig(output_dir=str(folder), resume_from_checkpoint=value))
 
-    assert asked(None) is None and asked("run/checkpoint-3") == "run/checkpoint-3"
+    assert asked(None) is None and asked("false") is None and asked("run/checkpoint-3") == "run/checkpoint-3"
     assert capsys.readouterr().out == ""
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert asked("true", folder) is None
         said = capsys.readouterr().out
-        assert said == f"{folder} holds no checkpoint: the game starts from its beginning.\n"
+        assert said == f"{folder} holds no complete checkpoint: the game starts from its beginning.\n"
     for step in (9, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+        write_checkpoint(tmp_path / f"checkpoint-{step}")
     assert asked("true") == asked("True") == str(tmp_path / "checkpoint-10")
 
 

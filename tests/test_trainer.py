@@ -566,7 +566,7 @@ def test_the_best_pair_is_loaded_together(tiny_model, tmp_path):
 def test_a_checkpoint_without_the_games_state_is_refused(tiny_model, tmp_path):
     args = config(tmp_path, max_steps=2, save_strategy="steps", save_steps=1, save_only_model=True)
     trainer = play(tiny_model("lstm"), tiny_model("cnn"), args)
-    message = "cannot be resumed: it lacks seqgan_state.pt, the state of the game."
+    message = "cannot be resumed: it lacks seqgan_state.pt, the state of the game. Resume a checkpoint"
     with pytest.raises(ValueError, match=re.escape(message)):
         trainer.train(resume_from_checkpoint=str(Path(args.output_dir) / "checkpoint-1"))
 
@@ -610,18 +610,29 @@ def test_an_adapter_trains_and_the_base_stays(tiny_model, tmp_path):
 # ---- Bad input -----------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("spoiled", "message"),
+    [
+        ("_score", r"24 of 24 rewards are not finite at step 3\."),
+        ("compute_loss", r"The generator's loss is nan at step 3 \(entropy [\d.]+, policy_loss nan\)"),
+    ],
+)
+def test_what_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(spoiled, message, tiny_model, tmp_path):
     args = config(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
     trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
-    score = trainer._score
+    inner = getattr(trainer, spoiled)
+    factor = {0: 1.0, 1: 1.0, 2: float("nan")}
 
-    def poisoned(batch):
-        return score(batch) * (float("nan") if trainer.state.global_step == 2 else 1.0)
+    def score(batch):
+        return inner(batch) * factor[trainer.state.global_step]
 
-    trainer._score = poisoned
-    with pytest.raises(
-        FloatingPointError, match=r"The generator's loss is nan at step 3 \(entropy [\d.]+, policy_loss nan\)"
-    ):
+    def compute_loss(model, inputs, **kwargs):
+        return inner(
+            model, inputs | {"advantages": inputs["advantages"] * factor[trainer.state.global_step]}, **kwargs
+        )
+
+    setattr(trainer, spoiled, score if spoiled == "_score" else compute_loss)
+    with pytest.raises(FloatingPointError, match=message):
         trainer.train()
     checkpoints = sorted(path.name for path in Path(args.output_dir).glob("checkpoint-*"))
     assert checkpoints == ["checkpoint-1", "checkpoint-2"]
@@ -715,6 +726,14 @@ def test_bfloat16_plays_a_round(tiny_model, tmp_path):
         ),
         ({"per_device_train_batch_size": 1}, "`baseline='leave_one_out'` compares the completions of a batch"),
         ({"baseline": "group_leave_one_out"}, "`num_generations` must be at least 2; got 1."),
+        (
+            {"enable_jit_checkpoint": True},
+            "SIGTERM and Ctrl-C SeqGANTrainer finishes the update, saves and ends by itself.",
+        ),
+        (
+            {"auto_find_batch_size": True},
+            "lower `per_device_train_batch_size`, and raise `gradient_accumulation_steps`",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message, tmp_path):

@@ -1,0 +1,84 @@
+"""Ctrl-C and SIGTERM: the update under way is finished, a checkpoint is written, and the process ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(SystemExit):
+    """
+    The end of a run that a signal asked for, after its checkpoint was written.
+
+    Args:
+        number (`int`): The signal. The exit status is 128 more, as shells have it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+class InterruptionCallback(TrainerCallback):
+    """
+    Ends training after the update under way, with a checkpoint, on SIGINT (Ctrl-C) or SIGTERM (a scheduler's notice).
+
+    A second signal does what it did before.
+
+    Attributes:
+        received (`int`, *optional*): The number of the signal.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals while this is entered. Other threads than the first cannot, and are left alone."""
+        self.received = None
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._before = before
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for each, handler in self._before.items():
+            signal.signal(each, signal.SIG_DFL if handler is None else handler)
+        # A handler may interrupt anything, a print too: what buffers must not be entered again.
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: finishing this update, then saving. A second one ends at once.\n".encode())
+
+    def end_if_asked(self, last_words: str) -> None:
+        """
+        End the process, if a signal has asked for it.
+
+        Args:
+            last_words (`str`): A warning, where things stand.
+
+        Raises:
+            Interrupted: If a signal has come.
+        """
+        if self.received is not None:
+            logger.warning(last_words)
+            raise Interrupted(self.received)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.received is not None:
+            control.should_save = control.should_training_stop = True
