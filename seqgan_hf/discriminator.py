@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .chunks import RowLimit, naming_knobs
 from .completions import Completions, decode_ids
 from .config import DISCRIMINATOR_LOSSES
 from .states import dropout_off, own_randomness
@@ -23,6 +24,7 @@ ReadGenerator = Callable[..., dict[str, torch.Tensor]]
 GENERATED, REAL = 0, 1
 # More texts at once are no faster there, and what they need is not given back to the system: after thousands of batches
 # of a thousand texts, memory had grown by a quarter.
+_MEMORY_KNOBS = "Lower `discriminator_batch_size` or `max_completion_length`, or train an adapter of it alone"
 _MOST_SCORED_ON_CPU = 256
 LABELS = {GENERATED: "generated", REAL: "real"}
 
@@ -101,6 +103,7 @@ class Discriminator:
         self.batch_size = batch_size
         self.max_grad_norm = max_grad_norm
         self.score_batch_size = score_batch_size
+        self.row_limit = RowLimit("texts to be judged", "rollout_batch_size")
         self.learns_prefixes = learns_prefixes
         self.read_generator = read_generator
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
@@ -231,17 +234,18 @@ class Discriminator:
             `tuple` of two `torch.Tensor`: log-odds after each token of a completion, of shape `(batch_size,
             completion_length)` and 0 behind it, and of its prompt alone, of shape `(batch_size,)`.
         """
-        before, after = [], []
-        at_once = self._scored_at_once
+
+        def judge(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            batch = texts.select(rows).to(self.device)
+            logits = self.prefix_logits(self.encode(batch))
+            first = batch.prompt_mask.sum(dim=1) if self.reads_prompt else torch.zeros_like(batch.lengths)
+            place = first.unsqueeze(1) + torch.arange(batch.completion_ids.shape[1] + 1, device=self.device)
+            values = logits.gather(1, place.clamp(max=logits.shape[1] - 1))
+            return values[:, 1:] * batch.completion_mask, values[:, 0]
+
         with torch.inference_mode(), dropout_off(self.model):
-            for start in range(0, len(texts), at_once):
-                batch = texts.select(slice(start, start + at_once)).to(self.device)
-                logits = self.prefix_logits(self.encode(batch))
-                first = batch.prompt_mask.sum(dim=1) if self.reads_prompt else torch.zeros_like(batch.lengths)
-                place = first.unsqueeze(1) + torch.arange(batch.completion_ids.shape[1] + 1, device=self.device)
-                values = logits.gather(1, place.clamp(max=logits.shape[1] - 1))
-                before.append(values[:, 0])
-                after.append(values[:, 1:] * batch.completion_mask)
+            parts = list(self.row_limit.split(len(texts), self._scored_at_once, judge))
+        after, before = zip(*parts, strict=True)
         return torch.cat(after), torch.cat(before)
 
     def score(self, texts: Completions) -> torch.Tensor:
@@ -255,12 +259,16 @@ class Discriminator:
             `torch.Tensor` of shape `(batch_size,)`: log-odds that a text is real; their sigmoid is P(real).
         """
         distinct, which = texts.to(self.device).distinct(self.reads_prompt, self.pad_token_id)
-        scores = torch.empty(len(distinct), device=self.device)
         lengths = distinct.lengths + (distinct.prompt_mask.sum(dim=1) if self.reads_prompt else 0)
         by_length = lengths.argsort(stable=True)
+
+        def judge(rows: slice) -> torch.Tensor:
+            return self.logits(self.encode(distinct.select(by_length[rows])))
+
         with torch.inference_mode(), dropout_off(self.model):
-            for index in by_length.split(self._scored_at_once):
-                scores[index] = self.logits(self.encode(distinct.select(index)))
+            logits = torch.cat(list(self.row_limit.split(len(distinct), self._scored_at_once, judge)))
+        scores = torch.empty_like(logits)
+        scores[by_length] = logits
         return scores[which]
 
     @property
@@ -285,6 +293,7 @@ class Discriminator:
 
         Raises:
             FloatingPointError: If the loss is not finite; the weights are as before that update.
+            MemoryError: If a batch does not fit into memory.
         """
         self.model.train()
         batches = [self.encode(real), self.encode(generated)]
@@ -294,7 +303,7 @@ class Discriminator:
         lengths = inputs["attention_mask"].sum(dim=1).cpu()  # known on the host: no batch waits for the device
         order = torch.Generator().manual_seed(seed)
         losses, correct = [], []
-        with own_randomness(seed, self.device):
+        with own_randomness(seed, self.device), naming_knobs("An update of the discriminator", _MEMORY_KNOBS):
             for _ in range(epochs):
                 for index in self._batches(len(real), len(generated), order):
                     longest = max(int(lengths[index].max()), 1)

@@ -11,6 +11,7 @@ from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
 from .blockwise import Projection
 from .caches import write_in_place
+from .chunks import RowLimit
 from .completions import Completions
 from .heads import split_head, without_head
 from .masking import mask_after_eos
@@ -90,6 +91,11 @@ class ForkPlan:
     forks: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
+def new_row_limit() -> RowLimit:
+    """Return the limit that completions and rollouts of one generator share."""
+    return RowLimit("completions", "rollout_batch_size")
+
+
 def generate_completions(
     model: PreTrainedModel,
     prompt_ids: torch.Tensor,
@@ -97,6 +103,7 @@ def generate_completions(
     generation_config: GenerationConfig,
     num_generations: int = 1,
     batch_size: int | None = None,
+    row_limit: RowLimit | None = None,
 ) -> Completions:
     """
     Sample completions of prompts. A prompt is encoded once, however many completions it gets.
@@ -108,19 +115,23 @@ def generate_completions(
         generation_config (`GenerationConfig`): From [`sampling_config`].
         num_generations (`int`): Completions of each prompt; they stand next to each other.
         batch_size (`int`, *optional*): The most completions at once; all by default.
+        row_limit (`RowLimit`, *optional*): Where it is kept how many were too many for the memory.
 
     Returns:
         `Completions` of `num_prompts * num_generations` rows, on the model's device.
     """
     length = generation_config.max_new_tokens
     prompts_at_once = len(prompt_ids) if batch_size is None else max(batch_size // num_generations, 1)
-    parts = []
-    with torch.no_grad(), sampling_mode(model):
-        for ids, mask in zip(prompt_ids.split(prompts_at_once), prompt_mask.split(prompts_at_once), strict=True):
-            parents = torch.arange(len(ids), device=ids.device).repeat_interleave(num_generations)
-            plan = ForkPlan(forced_ids=ids.new_zeros(len(ids), length), forks={0: parents})
-            parts.append(run_plan(model, ids, mask, plan, generation_config))
-    completion_ids = torch.cat(parts)
+    row_limit = row_limit or new_row_limit()
+
+    def complete(rows: slice) -> torch.Tensor:
+        ids, mask = prompt_ids[rows], prompt_mask[rows]
+        parents = torch.arange(len(ids), device=ids.device).repeat_interleave(num_generations)
+        plan = ForkPlan(forced_ids=ids.new_zeros(len(ids), length), forks={0: parents})
+        with torch.no_grad(), sampling_mode(model):
+            return run_plan(model, ids, mask, plan, generation_config)
+
+    completion_ids = torch.cat(list(row_limit.split(len(prompt_ids), prompts_at_once, complete, num_generations)))
     return Completions(
         prompt_ids=prompt_ids.repeat_interleave(num_generations, dim=0),
         prompt_mask=prompt_mask.repeat_interleave(num_generations, dim=0),

@@ -20,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveS
 from transformers.utils import ADAPTER_CONFIG_NAME, is_matplotlib_available, logging
 
 from .checkpoints import DISCRIMINATOR_FOLDER, STATE_FILE, last_checkpoint, what_is_wrong_with, written_whole
+from .chunks import RowLimit
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import TextFormat
@@ -71,6 +72,7 @@ class PairTrainer(Trainer):
     _discriminator_base_model: str | None
     _is_chat: bool
     generation_config: GenerationConfig
+    row_limit: RowLimit
     hub_model_id: Any  # `Trainer` types it as `None`
     _sets_played: int
     _began_at: int
@@ -353,6 +355,7 @@ class PairTrainer(Trainer):
                 prompts.prompt_mask,
                 self.generation_config,
                 batch_size=self.rows_at_once(prompts.prompt_ids.shape[1]),
+                row_limit=self.row_limit,
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from .chunks import RowLimit
 from .completions import Completions
-from .generation import ForkPlan, run_plan, sampling_mode
+from .generation import ForkPlan, new_row_limit, run_plan, sampling_mode
 from .masking import mask_after_eos
 
 Score = Callable[[Completions], torch.Tensor]
@@ -40,6 +41,7 @@ def rollout(
     stride: int = 1,
     batch_size: int | None = None,
     from_prompt: bool = False,
+    row_limit: RowLimit | None = None,
 ) -> Iterator[Rollouts]:
     """
     Finish every prefix of every completion `num_rollouts` times: MC search of SeqGAN, Eq. 3
@@ -57,6 +59,7 @@ def rollout(
         stride (`int`): Roll out every so many tokens only, at least 1.
         batch_size (`int`, *optional*): The most rollouts alive at once; all by default.
         from_prompt (`bool`): Also finish the empty prefix of each completion: the value of its prompt.
+        row_limit (`RowLimit`, *optional*): Where it is kept how many were too many for the memory.
 
     Yields:
         `Rollouts`: a chunk as soon as it is finished.
@@ -64,10 +67,11 @@ def rollout(
     prefix_length, row, number = _forks(completions, num_rollouts, stride, from_prompt)
     if len(row) == 0:
         return
-    at_once = batch_size or len(row)
+    row_limit = row_limit or new_row_limit()
     forced_ids = _pad_to(completions.completion_ids, generation_config.max_new_tokens, generation_config.pad_token_id)
-    chunks = zip(prefix_length.split(at_once), row.split(at_once), number.split(at_once), strict=True)
-    for chunk_length, chunk_row, chunk_number in chunks:
+
+    def finish(chunk: slice) -> Rollouts:
+        chunk_length, chunk_row = prefix_length[chunk], row[chunk]
         rows, parents = chunk_row.unique(return_inverse=True)
         plan = ForkPlan(
             forced_ids=forced_ids[rows],
@@ -82,7 +86,9 @@ def rollout(
             completion_ids=ids,
             completion_mask=mask_after_eos(ids, generation_config.eos_token_id),
         )
-        yield Rollouts(finished, chunk_row, chunk_length, chunk_number)
+        return Rollouts(finished, chunk_row, chunk_length, number[chunk])
+
+    yield from row_limit.split(len(row), batch_size or len(row), finish)
 
 
 def score_rollouts(
@@ -94,6 +100,7 @@ def score_rollouts(
     stride: int = 1,
     batch_size: int | None = None,
     from_prompt: bool = False,
+    row_limit: RowLimit | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Score the rollouts of every prefix, and each whole completion for its last token.
@@ -102,7 +109,7 @@ def score_rollouts(
     (`stride > 1`) has the scores of the next prefix that was.
 
     Args:
-        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt: See [`rollout`].
+        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit: See [`rollout`].
         score (`Callable`): Finished `Completions` to scores, a `torch.Tensor` of shape `(batch_size,)`.
 
     Returns:
@@ -116,7 +123,7 @@ def score_rollouts(
     rows = torch.arange(batch, device=device)
     values[:, rows, completions.lengths] = score(completions).float()
     for chunk in rollout(
-        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt=from_prompt
+        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit
     ):
         values[chunk.rollout, chunk.row, chunk.prefix_length] = score(chunk.completions).float()
     prefix_length = torch.arange(1, length + 1, device=device)

@@ -15,12 +15,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .callbacks import CompletionsCallback, DiscriminatorCallback, WarningsCallback
+from .chunks import naming_knobs
 from .completions import Completions
 from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
-from .generation import generate_completions, sampling_config
+from .generation import generate_completions, new_row_limit, sampling_config
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, switch_off_dropout
@@ -45,6 +46,10 @@ from .streams import GameTexts, Replay
 logger = logging.get_logger(__name__)
 
 _SETS_REPLAYED = 10
+_MEMORY_KNOBS = (
+    "Lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` as much, lower `max_completion_length`, "
+    "set `gradient_checkpointing` or `bf16`, or train an adapter (`peft_config`)"
+)
 
 
 class SeqGANTrainer(PairTrainer):
@@ -157,6 +162,7 @@ class SeqGANTrainer(PairTrainer):
             callbacks=callbacks,
         )
         self.generation_config = sampling_config(self.text_format, args.temperature)
+        self.row_limit = new_row_limit()
         has_adapter = hasattr(generator, "disable_adapter")
         self.reference = self._frozen_copy() if args.beta > 0 and not has_adapter else None
         self.rollout_policy = self._frozen_copy() if args.rollout_update_rate < 1 else self.model
@@ -247,7 +253,7 @@ class SeqGANTrainer(PairTrainer):
     ) -> torch.Tensor:
         """One update of the generator (or one accumulated part of it): write, finish, score, learn."""
         batch = self._generate_and_score_completions(self._prepare_inputs(inputs))
-        with self._meter.phase("generator"):
+        with self._meter.phase("generator"), naming_knobs("An update of the generator", _MEMORY_KNOBS):
             return super().training_step(model, batch, num_items_in_batch)
 
     def _generate_and_score_completions(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -280,6 +286,7 @@ class SeqGANTrainer(PairTrainer):
                 self.generation_config,
                 num_generations,
                 self.rows_at_once(prompt_ids.shape[1]),
+                self.row_limit,
             )
 
     def _score_prefixes(self, completions: Completions) -> tuple[torch.Tensor, torch.Tensor]:
@@ -299,6 +306,7 @@ class SeqGANTrainer(PairTrainer):
                 args.rollout_stride,
                 self.rows_at_once(completions.prompt_ids.shape[1]),
                 from_prompt=args.baseline == "difference",
+                row_limit=self.row_limit,
             )
 
     def _score(self, texts: Completions) -> torch.Tensor:

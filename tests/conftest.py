@@ -110,6 +110,24 @@ def nan_where_nothing_is_drawn():
     torch.use_deterministic_algorithms(False)
 
 
+def run_out_of_memory() -> None:
+    """Raise what torch raises where memory runs out on a CPU."""
+    torch.empty(2**60)
+
+
+def short_of_memory(model: PreTrainedModel, most: int) -> None:
+    """Let a model run out of memory where it reads more than `most` rows at once."""
+    forward = model.forward
+
+    def read(*args, **kwargs):
+        rows = len(next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)))
+        if rows > most:
+            run_out_of_memory()
+        return forward(*args, **kwargs)
+
+    model.forward = read
+
+
 def write_checkpoint(folder: Path) -> None:
     """Write what a checkpoint that can be resumed consists of, all of it small."""
     (folder / "discriminator").mkdir(parents=True)

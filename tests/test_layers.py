@@ -17,7 +17,7 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"masking", "states", "blockwise", "caches", "models", "metrics"},
-    {"arguments", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
+    {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
     {"checkpoints", "data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards", "networks"},

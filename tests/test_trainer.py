@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, VOCAB_SIZE
+from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, VOCAB_SIZE, short_of_memory
 from datasets import Dataset
 
 from seqgan_hf import (
@@ -396,6 +396,18 @@ def test_a_game_without_rollouts_resumes_exactly(ratio, tiny_model, tmp_path):
     assert resumed.state.global_step == 4
     assert not moved(weights(whole.model), resumed.model)
     assert not moved(weights(whole.discriminator.model), resumed.discriminator.model)
+
+
+def test_a_game_without_rollouts_on_little_memory(ratio, tiny_model, tmp_path):
+    judge = ratio()
+    args = config(tmp_path, num_rollouts=0, discriminator_batch_size=2)
+    trainer = SeqGANTrainer(tiny_model("lstm"), judge, args, train_dataset=texts())
+    whole = trainer.discriminator.score_prefixes(trainer.texts.first_held_out(6))
+    short_of_memory(trainer.discriminator.model, 1)
+    short = trainer.discriminator.score_prefixes(trainer.texts.first_held_out(6))
+    for first, second in zip(whole, short, strict=True):
+        torch.testing.assert_close(first, second)
+    assert trainer.discriminator.row_limit.most is not None
 
 
 # ---- Discriminator, rollout policy ---------------------------------------------------------------------------------
