@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import re
 import shutil
 import zipfile
@@ -78,6 +79,26 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.write_text(text, encoding="utf-8")
     _flush(unfinished)
     os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def refusing_code(checkpoint: str | Path) -> Iterator[None]:
+    """
+    Explain what torch refuses to read because it is more than tensors and numbers.
+
+    Args:
+        checkpoint (`str` or `Path`): What is read.
+
+    Raises:
+        ValueError: If it is refused.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{checkpoint} is refused: a file of it holds more than tensors and numbers, and might run code. Resume "
+            "checkpoints that SeqGANTrainer wrote."
+        ) from error
 
 
 def _flush(path: Path) -> None:

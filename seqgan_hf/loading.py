@@ -49,6 +49,11 @@ def _explained(what: str, name: str) -> Iterator[None]:
             )
         elif any(isinstance(cause, RevisionNotFoundError) for cause in causes) or str(error).startswith("Revision "):
             reason = "it has no such revision. Pass one of its branches, tags or commits."
+        elif "safetensors" in str(error):
+            reason = (
+                "it has no weights as safetensors. Save them as such (`save_pretrained` does), or, if you trust whoever "
+                "made its pickle, pass `use_safetensors` false in `model_init_kwargs` or `discriminator_init_kwargs`."
+            )
         elif not_found or any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
             reason = (
                 f"the Hub has no `{name}`, or it is private and you may not read it, and there is no such local path. "
@@ -122,7 +127,8 @@ def load_discriminator(model: str | PreTrainedModel, peft_config: Any | None = N
 
 def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | None, **kwargs: Any) -> Any:
     if isinstance(model, str):
-        kwargs = {"dtype": torch.float32, **kwargs}
+        # A pickle may run code where it is read.
+        kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         with _explained(f"the {role} `{model}`", model):
             adapter = _adapter_config(model, **kwargs)
             if adapter is None:

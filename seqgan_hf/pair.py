@@ -19,7 +19,14 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, rotate_checkpoints
 from transformers.utils import ADAPTER_CONFIG_NAME, is_matplotlib_available, logging
 
-from .checkpoints import DISCRIMINATOR_FOLDER, STATE_FILE, last_checkpoint, what_is_wrong_with, written_whole
+from .checkpoints import (
+    DISCRIMINATOR_FOLDER,
+    STATE_FILE,
+    last_checkpoint,
+    refusing_code,
+    what_is_wrong_with,
+    written_whole,
+)
 from .chunks import RowLimit
 from .completions import Completions
 from .config import SeqGANConfig
@@ -182,11 +189,21 @@ class PairTrainer(Trainer):
         }
         torch.save(state, os.path.join(output_dir, STATE_FILE))
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with refusing_code(checkpoint or ""):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with refusing_code(checkpoint or ""):
+            super()._load_scaler(checkpoint)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with refusing_code(checkpoint or ""):
+            super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = torch.load(os.path.join(checkpoint, STATE_FILE), map_location=self.args.device, weights_only=True)
+        with refusing_code(checkpoint):
+            state = torch.load(os.path.join(checkpoint, STATE_FILE), map_location=self.args.device, weights_only=True)
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
