@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import json
+import math
+import numbers
 import sys
 import textwrap
 import urllib.parse
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -265,6 +267,9 @@ class SeqGANConfig(TrainingArguments):
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
+        self._check_numbers()
+        if Path(self.output_dir or "").is_file():
+            raise ValueError(f"`output_dir` must be a folder; {self.output_dir} is a file. Give another name.")
         self.rollout_batch_size = _number_or_auto("rollout_batch_size", self.rollout_batch_size)
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
@@ -281,6 +286,20 @@ class SeqGANConfig(TrainingArguments):
         """Return the arguments of `from_pretrained` for the `model` or the `discriminator`."""
         kwargs = getattr(self, f"{network}_init_kwargs")
         return dict(kwargs or {})
+
+    def _check_numbers(self) -> None:
+        """Refuse words, fractions and infinities where numbers are counted or measured."""
+        for option in dataclasses.fields(self):
+            if option.name == "rollout_batch_size":
+                continue  # a number, or `auto`
+            if option.name not in SeqGANConfig.__annotations__ and option.name not in _NUMBERS:
+                continue
+            value, default = getattr(self, option.name), option.default
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if type(default) is int and not (is_number and isinstance(value, numbers.Integral)):
+                raise ValueError(f"`{option.name}` must be a whole number; got {value!r}.")
+            if type(default) is float and not (is_number and math.isfinite(value)):
+                raise ValueError(f"`{option.name}` must be a finite number; got {value!r}.")
 
     def _check_ranges(self) -> None:
         if self.discriminator_learning_rate <= 0:
@@ -375,7 +394,14 @@ _LEAST: dict[str, float] = {
     "discriminator_samples": 1,
     "discriminator_batch_size": 2,
     "num_completions_to_log": 1,
+    "learning_rate": 0,
+    "max_grad_norm": 0,
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
 }
+# Numbers of `TrainingArguments` that would fail later, or not at all.
+_NUMBERS = ("learning_rate", "max_grad_norm", "weight_decay", "max_steps", "per_device_train_batch_size",
+            "gradient_accumulation_steps", "seed")  # fmt: skip
 
 
 _SECRET_ENDINGS = ("token", "secret", "password", "api_key")
@@ -424,6 +450,13 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
     """Shows defaults, and leaves a description its lines."""
 
 
+class _Parser(HfArgumentParser):
+    """Ends in a sentence, and not in the usage of some 200 flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See --help for all.\n")
+
+
 def parse_config(
     config_classes: Sequence[type],
     argv: Sequence[str] | None = None,
@@ -451,6 +484,7 @@ def parse_config(
     Raises:
         ValueError: If the YAML file or the preset does not exist, is no mapping, or has a key that no class has; the
             nearest valid key is named.
+        SystemExit: With code 2 and a sentence on stderr, if a value cannot be read as what its field is.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     path: Path | None = None
@@ -465,7 +499,7 @@ def parse_config(
     classes: list[Any] = list(config_classes)
     names = _preset_names(Path(presets)) if presets is not None else []
     listed = f"Presets (--preset NAME), whose values replace the defaults shown here: {', '.join(names)}."
-    parser = HfArgumentParser(
+    parser = _Parser(
         classes,
         prog=prog,
         description=description,
@@ -531,7 +565,12 @@ def _flags_from_yaml(path: Path, config_classes: Sequence[type]) -> list[str]:
     """
     if not path.is_file():
         raise ValueError(f"There is no configuration file {path}. Pass the path of a YAML file, or flags alone.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}. Save it in that encoding.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}. Mend that line.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `field: value` lines; got a {type(values).__name__}.")
     known = _keys(config_classes)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ class TextFormat:
         pad_token_id (`int`): Fills rows; masks keep it from being read.
         max_completion_length (`int`): The most tokens of a completion, EOS included.
         pad_is_a_token (`bool`): Whether the padding token may stand in a text, too.
+        vocab_size (`int`, *optional*): The tokens that the generator knows, from 0 on; `None`: ids are not checked.
     """
 
     start_token_id: int
@@ -32,6 +34,7 @@ class TextFormat:
     pad_token_id: int
     max_completion_length: int
     pad_is_a_token: bool = False
+    vocab_size: int | None = None
 
     @classmethod
     def from_model(
@@ -84,7 +87,8 @@ class TextFormat:
             pad = eos if eos is not None else 0
             logger.info(f"The generator has {missing}: rows are filled with token {pad}, which masks hide.")
         # Without EOS nothing tells special tokens from words.
-        return cls(start, eos, pad, max_completion_length, pad_is_a_token=eos is None or pad == eos)
+        is_a_token = eos is None or pad == eos
+        return cls(start, eos, pad, max_completion_length, pad_is_a_token=is_a_token, vocab_size=vocab_size)
 
 
 def check_kind(dataset: Any, name: str) -> None:
@@ -198,15 +202,16 @@ class _RowEncoder:
         start = self.text_format.start_token_id
         prompts = [[start]] * len(indices)
         if self.source == _PREPARED:
-            prompts, completions = batch["prompt_ids"], batch["completion_ids"]
+            prompts, completions = (self._checked(batch[name], indices, name) for name in _PREPARED)
         elif self.source in _CONDITIONAL_SOURCES:
             prompts, completions = self._encode_pairs(batch, indices)
-            prompts = [ids or [start] for ids in prompts]
         elif self.source == ("text",):
             completions = self._encode(batch["text"], indices, "text")
         else:
             masks = batch.get("attention_mask") or [None] * len(indices)
-            completions = [self._strip(ids, mask) for ids, mask in zip(batch["input_ids"], masks, strict=True)]
+            ids_of_rows = self._checked(batch["input_ids"], indices, "input_ids")
+            completions = [self._strip(*row) for row in zip(ids_of_rows, masks, indices, strict=True)]
+        prompts = [ids or [start] for ids in prompts]
         rows = []
         for prompt, completion, index in zip(prompts, completions, indices, strict=True):
             finished = self._finish(list(completion), index)
@@ -218,6 +223,8 @@ class _RowEncoder:
     def _encode_pairs(self, batch: Mapping[str, list], indices: list[int]) -> tuple[list[list[int]], list[list[int]]]:
         """Encode prompts and completions, which are texts or conversations."""
         if self.source == ("messages",):
+            for messages, index in zip(batch["messages"], indices, strict=True):
+                self._check_conversation(messages, index)
             prompts = [messages[:-1] for messages in batch["messages"]]
             completions = [messages[-1:] for messages in batch["messages"]]
         else:
@@ -234,10 +241,18 @@ class _RowEncoder:
         # Templates write the special tokens themselves.
         return self._encode(prompt_texts, indices, "prompt"), self._encode(completion_texts, indices, "completion")
 
+    def _check_conversation(self, messages: Any, index: int) -> None:
+        if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+            raise ValueError(
+                f"Row {index} of `{self.name}` must have a list of messages of `role` and `content`; got "
+                f"{str(messages)[:60]!r}. Rename a column of plain texts to `text`."
+            )
+
     def _render(self, prompt: list[Any], completion: list[Any], index: int) -> tuple[str, str]:
         """Write a conversation as the chat template has it, cut where the assistant's last turn begins."""
         assert self.tokenizer is not None
         where = f"Row {index} of `{self.name}`"
+        self._check_conversation([*prompt, *completion], index)
         if not self.tokenizer.chat_template:
             raise ValueError(
                 f"{where} is a conversation, but the tokenizer has no chat template. Pass a chat model's tokenizer, set "
@@ -273,17 +288,52 @@ class _RowEncoder:
                     f"Row {index} of `{self.name}` has a {type(text).__name__} in column `{column}` where text is "
                     "expected. Filter such rows out, or convert them to strings."
                 )
+            if not _is_unicode(text):
+                raise ValueError(
+                    f"Row {index} of `{self.name}` has a lone surrogate in column `{column}`, half a character, which no "
+                    "tokenizer reads. Repair it by `text.encode('utf-8', 'replace').decode()`."
+                )
         assert self.tokenizer is not None
         # `verbose=False`: the texts are cut below, so a warning that they exceed the model would be false.
-        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)
-        return encoded["input_ids"]
+        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        for ids, index in zip(encoded, indices, strict=True):
+            self._check_known(ids, index)
+        return encoded
 
-    def _strip(self, ids: list[int], mask: list[int] | None) -> list[int]:
+    def _checked(self, column: list[Any], indices: list[int], name: str) -> list[list[int]]:
+        """Return rows of ids, if each is a list of whole numbers that stand for tokens."""
+        for ids, index in zip(column, indices, strict=True):
+            values = np.asarray(ids if isinstance(ids, list) else [])
+            if not isinstance(ids, list) or (ids and (values.ndim != 1 or values.dtype.kind not in "iu")):
+                raise ValueError(
+                    f"Row {index} of `{self.name}` must have a list of token ids, whole numbers, in column `{name}`; got "
+                    f"{str(ids)[:60]}. Encode the texts by the generator's tokenizer, or pass them as a column `text`."
+                )
+            self._check_known(ids, index)
+        return column
+
+    def _check_known(self, ids: Sequence[int], index: int) -> None:
+        if self.text_format.vocab_size is None or not ids:
+            return
+        if not 0 <= min(ids) <= max(ids) < self.text_format.vocab_size:
+            wrong = min(ids) if min(ids) < 0 else max(ids)
+            raise ValueError(
+                f"Row {index} of `{self.name}` has token {wrong}, and the generator knows tokens from 0 to "
+                f"{self.text_format.vocab_size - 1}. Encode the texts by its own tokenizer, or call "
+                "`model.resize_token_embeddings(len(tokenizer))`."
+            )
+
+    def _strip(self, ids: list[int], mask: list[int] | None, index: int) -> list[int]:
         """
         Leave out padding and a start token.
 
         Without EOS nothing sets the start token apart from a word (in the synthetic oracle it is one), so it stays.
         """
+        if mask is not None and len(mask) != len(ids):
+            raise ValueError(
+                f"Row {index} of `{self.name}` has {len(ids)} `input_ids` and an `attention_mask` of {len(mask)}. Give "
+                "each id one mask, or drop the column."
+            )
         kept = list(ids) if mask is None else [token for token, counts in zip(ids, mask, strict=True) if counts]
         starts = kept[:1] == [self.text_format.start_token_id] and self.text_format.eos_token_id is not None
         return kept[1:] if starts else kept
@@ -315,6 +365,14 @@ class _RowEncoder:
                     f"the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or shorten the "
                     "prompt."
                 )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_rows(dataset: AnyDataset) -> bool:

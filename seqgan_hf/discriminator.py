@@ -204,6 +204,11 @@ class Discriminator:
         """Return the log-odds of real against generated, a `torch.Tensor` of shape `(batch_size,)`."""
         with self.autocast():
             logits = self.model(**encoded).logits.float()
+        if logits.shape[1:] != (2,):
+            raise ValueError(
+                f"The discriminator must give two logits a text; {type(self.model).__name__} gave {tuple(logits.shape)} "
+                f"for {len(logits)} texts. Load a sequence classifier with `num_labels=2`."
+            )
         return logits[:, REAL] - logits[:, GENERATED]
 
     def prefix_logits(self, encoded: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -19,10 +19,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import find_adapter_config_file, is_peft_available
+from transformers.utils import find_adapter_config_file, is_peft_available, logging
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
 from .hub import first_line
+
+logger = logging.get_logger(__name__)
 
 _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 _WHERE = ("cache_dir", "revision", "subfolder", "token")
@@ -123,6 +125,84 @@ def load_discriminator(model: str | PreTrainedModel, peft_config: Any | None = N
         )
     kwargs = {"num_labels": 2, **kwargs}
     return _load_network(AutoModelForSequenceClassification, "discriminator", model, peft_config, **kwargs)
+
+
+def require_generator(model: Any) -> None:
+    """
+    Refuse what cannot be trained as the generator.
+
+    Args:
+        model: Passed as such, or loaded.
+
+    Raises:
+        TypeError: If it is no causal language model.
+        ValueError: If nothing of it is to be trained, or it has no weights.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    is_model = isinstance(base, PreTrainedModel)
+    if not is_model or not base.can_generate() or base.config.is_encoder_decoder:
+        raise TypeError(
+            f"The generator must be a causal language model; got {type(base).__name__}. Pass a name or path, or load one "
+            "by `AutoModelForCausalLM.from_pretrained`."
+        )
+    _require_weights(model, "generator")
+
+
+def require_discriminator(model: Any) -> None:
+    """
+    Refuse what cannot be trained as the discriminator; that it gives two logits a text is seen when it reads the first.
+
+    Args:
+        model: Passed as such, or loaded.
+
+    Raises:
+        TypeError: If it is no sequence classifier.
+        ValueError: If nothing of it is to be trained, or it has no weights.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(base, PreTrainedModel) or base.can_generate():
+        raise TypeError(
+            f"The discriminator must be a sequence classifier; got {type(base).__name__}. Pass a name or path, or load "
+            "one by `AutoModelForSequenceClassification.from_pretrained(..., num_labels=2)`."
+        )
+    _require_weights(model, "discriminator")
+
+
+def require_tokenizer(processing_class: Any, name: str) -> None:
+    """
+    Refuse what is no tokenizer.
+
+    Args:
+        processing_class: What was passed; `None` is none.
+        name (`str`): As what.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if processing_class is not None and not isinstance(processing_class, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"`{name}` must be a tokenizer; got {type(processing_class).__name__}. Load it by "
+            "`AutoTokenizer.from_pretrained`."
+        )
+
+
+def _require_weights(model: nn.Module, role: str) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(
+            f"The {role} has weights on the device `meta`, which are shapes without numbers. Load it without `init_empty_"
+            "weights` or `device_map='meta'`."
+        )
+    if not trained:
+        raise ValueError(
+            f"Nothing of the {role} is to be trained: all its parameters have `requires_grad=False`. Set it to `True`, "
+            "or pass a `peft_config`."
+        )
+    if low := {str(parameter.dtype) for parameter in trained} & {"torch.float16", "torch.bfloat16"}:
+        logger.warning(
+            f"The {role} is trained in {low.pop()}, where small updates are lost. Load it in float32, and set `bf16` to "
+            "compute in half precision."
+        )
 
 
 def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | None, **kwargs: Any) -> Any:

@@ -24,7 +24,16 @@ from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, new_row_limit, sampling_config
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
-from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer, switch_off_dropout
+from .loading import (
+    hub_arguments,
+    load_discriminator,
+    load_generator,
+    load_tokenizer,
+    require_discriminator,
+    require_generator,
+    require_tokenizer,
+    switch_off_dropout,
+)
 from .losses import (
     completion_predictions,
     mean_negative_log_likelihood,
@@ -99,10 +108,14 @@ class SeqGANTrainer(PairTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         args = SeqGANConfig() if args is None else args
+        if not isinstance(args, SeqGANConfig):
+            raise TypeError(f"`args` must be a `SeqGANConfig`; got {type(args).__name__}. It takes what that takes.")
         refuse_several_processes(args)
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
         check_kind(train_dataset, "train_dataset")
+        require_tokenizer(processing_class, "processing_class")
+        require_tokenizer(discriminator_processing_class, "discriminator_processing_class")
         self._is_chat = is_conversational(train_dataset)
         set_seed(args.seed)  # new heads and adapters are drawn below
         if processing_class is None and isinstance(model, str):
@@ -111,15 +124,15 @@ class SeqGANTrainer(PairTrainer):
             discriminator_processing_class = load_tokenizer(
                 discriminator, **hub_arguments(args.init_kwargs("discriminator"))
             )
-        self._base_model, self._discriminator_base_model = base_model_of(model), base_model_of(discriminator)
         generator = load_generator(model, peft_config, **args.init_kwargs("model"))
+        require_generator(generator)
         if args.disable_dropout:
             switch_off_dropout(generator)
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
+        judge = load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator"))
+        require_discriminator(judge)
         self.discriminator = self._make_discriminator(
-            _on_device(
-                load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator")), args
-            ),
+            _on_device(judge, args),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=is_conditional(train_dataset, self.text_format),
@@ -127,6 +140,7 @@ class SeqGANTrainer(PairTrainer):
             args=args,
             read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format), args.temperature),
         )
+        self._base_model, self._discriminator_base_model = base_model_of(model), base_model_of(discriminator)
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:
             limits["discriminator"] = self.discriminator.context_length

@@ -227,15 +227,19 @@ def gpt2_without(*missing):
     [
         (
             ("pad_token_id",),
-            TextFormat(1, 2, 2, 9, pad_is_a_token=True),
+            TextFormat(1, 2, 2, 9, pad_is_a_token=True, vocab_size=8),
             "has no padding token: rows are filled with token 2",
         ),
         (
             ("eos_token_id",),
-            TextFormat(1, None, 0, 9, pad_is_a_token=True),
+            TextFormat(1, None, 0, 9, pad_is_a_token=True, vocab_size=8),
             "has no EOS token: every completion has 9 tokens.",
         ),
-        (("bos_token_id",), TextFormat(2, 2, 0, 9), "has no BOS token: texts start from its EOS token, 2."),
+        (
+            ("bos_token_id",),
+            TextFormat(2, 2, 0, 9, vocab_size=8),
+            "has no BOS token: texts start from its EOS token, 2.",
+        ),
     ],
 )
 def test_missing_special_tokens_are_resolved_and_said(missing, expected, said, caplog):

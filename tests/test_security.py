@@ -82,7 +82,7 @@ def test_a_pickle_that_is_asked_for_is_read_as_tensors_alone(tiny_model, tmp_pat
     again = load_generator(str(tmp_path / "model"), use_safetensors=False)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     torch.save({"weight": Payload(proof)}, tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(Exception, match="(?i)weights.only|unpickl|safe"):
+    with pytest.raises(Exception, match=r"(?i)weights.only|unpickl|safe"):
         load_generator(str(tmp_path / "model"), use_safetensors=False)
     assert not proof.exists()
 
