@@ -13,6 +13,7 @@ extras = {
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
         "nltk>=3.9",
         "sacrebleu>=2.4",
         "scipy>=1.11",

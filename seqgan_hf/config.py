@@ -254,6 +254,9 @@ class SeqGANConfig(TrainingArguments):
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs", "discriminator_init_kwargs"]
 
     def __post_init__(self) -> None:
+        self.rollout_batch_size = _number_or_auto("rollout_batch_size", self.rollout_batch_size)
+        self._check_numbers()
+        self._check_json()
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn of it at every loop
@@ -267,10 +270,8 @@ class SeqGANConfig(TrainingArguments):
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}; got {getattr(self, name)!r}.")
-        self._check_numbers()
         if Path(self.output_dir or "").is_file():
             raise ValueError(f"`output_dir` must be a folder; {self.output_dir} is a file. Give another name.")
-        self.rollout_batch_size = _number_or_auto("rollout_batch_size", self.rollout_batch_size)
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")
@@ -300,6 +301,18 @@ class SeqGANConfig(TrainingArguments):
                 raise ValueError(f"`{option.name}` must be a whole number; got {value!r}.")
             if type(default) is float and not (is_number and math.isfinite(value)):
                 raise ValueError(f"`{option.name}` must be a finite number; got {value!r}.")
+
+    def _check_json(self) -> None:
+        """Refuse what looks like JSON and is none; `TrainingArguments` reads what is."""
+        for name in self._VALID_DICT_FIELDS:
+            value = getattr(self, name, None)
+            if isinstance(value, str) and value.startswith("{"):
+                try:
+                    json.loads(value)
+                except json.JSONDecodeError as error:
+                    raise ValueError(
+                        f"`{name}` must be JSON, with double quotes around names and texts; got {value[:60]!r} ({error})."
+                    ) from error
 
     def _check_ranges(self) -> None:
         if self.discriminator_learning_rate <= 0:
@@ -400,8 +413,10 @@ _LEAST: dict[str, float] = {
     "gradient_accumulation_steps": 1,
 }
 # Numbers of `TrainingArguments` that would fail later, or not at all.
-_NUMBERS = ("learning_rate", "max_grad_norm", "weight_decay", "max_steps", "per_device_train_batch_size",
-            "gradient_accumulation_steps", "seed")  # fmt: skip
+_NUMBERS = (
+    "learning_rate", "max_grad_norm", "weight_decay", "max_steps", "per_device_train_batch_size", "seed",
+    "gradient_accumulation_steps", "num_train_epochs", "logging_steps", "save_steps", "warmup_steps",
+)  # fmt: skip
 
 
 _SECRET_ENDINGS = ("token", "secret", "password", "api_key")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
-import numpy as np
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -69,8 +68,8 @@ class TextFormat:
         if start is None:
             if eos is None:
                 raise ValueError(
-                    "The generator needs a BOS or an EOS token to start a text from, and neither its tokenizer nor its "
-                    "configuration has one. Set `tokenizer.bos_token` or `model.config.bos_token_id`."
+                    "The generator needs a BOS or an EOS token to start a text from, and neither its tokenizer nor "
+                    "its configuration has one. Set `tokenizer.bos_token` or `model.config.bos_token_id`."
                 )
             logger.info(f"The generator has no BOS token: texts start from its EOS token, {eos}.")
             start = eos
@@ -101,8 +100,8 @@ def check_kind(dataset: Any, name: str) -> None:
     """
     if not isinstance(dataset, (Dataset, IterableDataset)):
         raise TypeError(
-            f"`{name}` must be a `datasets.Dataset` or `IterableDataset`; got {type(dataset).__name__}. Pass one split, "
-            "such as dataset['train'], or wrap your rows by `Dataset.from_list`."
+            f"`{name}` must be a `datasets.Dataset` or `IterableDataset`; got {type(dataset).__name__}. Pass one "
+            "split, such as dataset['train'], or wrap your rows by `Dataset.from_list`."
         )
 
 
@@ -255,14 +254,14 @@ class _RowEncoder:
         self._check_conversation([*prompt, *completion], index)
         if not self.tokenizer.chat_template:
             raise ValueError(
-                f"{where} is a conversation, but the tokenizer has no chat template. Pass a chat model's tokenizer, set "
-                "`tokenizer.chat_template`, or make columns `prompt` and `completion` of plain text."
+                f"{where} is a conversation, but the tokenizer has no chat template. Pass a chat model's tokenizer, "
+                "set `tokenizer.chat_template`, or make columns `prompt` and `completion` of plain text."
             )
         keys = {key for message in [*prompt, *completion] for key in message}
         if not {"role", "content"} <= keys:
             raise ValueError(
-                f"{where} must have messages of `role` and `content`; got messages of {sorted(keys)}. Rename the keys by "
-                "`dataset.map`."
+                f"{where} must have messages of `role` and `content`; got messages of {sorted(keys)}. Rename the keys "
+                "by `dataset.map`."
             )
         roles = [message["role"] for message in completion]
         if not prompt or roles != ["assistant"]:
@@ -290,8 +289,8 @@ class _RowEncoder:
                 )
             if not _is_unicode(text):
                 raise ValueError(
-                    f"Row {index} of `{self.name}` has a lone surrogate in column `{column}`, half a character, which no "
-                    "tokenizer reads. Repair it by `text.encode('utf-8', 'replace').decode()`."
+                    f"Row {index} of `{self.name}` has a lone surrogate in column `{column}`, half a character, which "
+                    "no tokenizer reads. Repair it by `text.encode('utf-8', 'replace').decode()`."
                 )
         assert self.tokenizer is not None
         # `verbose=False`: the texts are cut below, so a warning that they exceed the model would be false.
@@ -303,11 +302,11 @@ class _RowEncoder:
     def _checked(self, column: list[Any], indices: list[int], name: str) -> list[list[int]]:
         """Return rows of ids, if each is a list of whole numbers that stand for tokens."""
         for ids, index in zip(column, indices, strict=True):
-            values = np.asarray(ids if isinstance(ids, list) else [])
-            if not isinstance(ids, list) or (ids and (values.ndim != 1 or values.dtype.kind not in "iu")):
+            if not isinstance(ids, list) or not all(type(token) is int for token in ids):
                 raise ValueError(
-                    f"Row {index} of `{self.name}` must have a list of token ids, whole numbers, in column `{name}`; got "
-                    f"{str(ids)[:60]}. Encode the texts by the generator's tokenizer, or pass them as a column `text`."
+                    f"Row {index} of `{self.name}` must have a list of token ids, whole numbers, in column `{name}`; "
+                    f"got {str(ids)[:60]}. Encode the texts by the generator's tokenizer, or pass them as a column "
+                    "`text`."
                 )
             self._check_known(ids, index)
         return column
@@ -329,10 +328,10 @@ class _RowEncoder:
 
         Without EOS nothing sets the start token apart from a word (in the synthetic oracle it is one), so it stays.
         """
-        if mask is not None and len(mask) != len(ids):
+        if mask is not None and (not isinstance(mask, list) or len(mask) != len(ids)):
             raise ValueError(
-                f"Row {index} of `{self.name}` has {len(ids)} `input_ids` and an `attention_mask` of {len(mask)}. Give "
-                "each id one mask, or drop the column."
+                f"Row {index} of `{self.name}` has {len(ids)} `input_ids`, and as `attention_mask` {str(mask)[:60]}. "
+                "Give each id one number, 1 where it counts, or drop the column."
             )
         kept = list(ids) if mask is None else [token for token, counts in zip(ids, mask, strict=True) if counts]
         starts = kept[:1] == [self.text_format.start_token_id] and self.text_format.eos_token_id is not None
@@ -361,9 +360,9 @@ class _RowEncoder:
         for reader, context_length in self.context_lengths.items():
             if len(prompt) + most > context_length:
                 raise ValueError(
-                    f"Row {index} of `{self.name}` needs {len(prompt)} prompt tokens and up to {most} of completion, but "
-                    f"the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or shorten the "
-                    "prompt."
+                    f"Row {index} of `{self.name}` needs {len(prompt)} prompt tokens and up to {most} of completion, "
+                    f"but the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or "
+                    "shorten the prompt."
                 )
 
 
