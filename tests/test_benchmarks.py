@@ -11,22 +11,20 @@ import traceback
 from argparse import Namespace
 from pathlib import Path
 
+import growth
+import measuring
+import memory
+import operations
+import performance
 import pytest
+import rollouts
+import settings
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, TextCNNConfig, TextCNNForSequenceClassification
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-import growth  # noqa: E402
-import measuring  # noqa: E402
-import memory  # noqa: E402
-import operations  # noqa: E402
-import performance  # noqa: E402
-import rollouts  # noqa: E402
-import settings  # noqa: E402
 
 TINY_ROLLOUTS = ["--batch_size", "2", "--length", "6", "--num_rollouts", "3", "--vocab_size", "50", "--repeats", "1"]
 TINY = {

@@ -5,11 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import real_data_study
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
-
-import real_data_study  # noqa: E402
 
 PARTS = ("cost", "stages", "gains", "samples")
 PAGE = "".join(

@@ -9,13 +9,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import studies
+import synthetic_study
 from scipy import stats
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-import studies  # noqa: E402
-import synthetic_study  # noqa: E402
 
 QUICK = [
     "--num_texts=120", "--num_test_samples=40", "--num_validation_texts=20", "--mle_epochs=1", "--max_steps=1",
