@@ -63,6 +63,10 @@ COLUMNS = (
 TOKENIZER = train_tokenizer(["we work for the town", "the town works for us"], vocab_size=270)
 
 
+class NoDataset(Exception):
+    """Rows that `datasets` itself does not take: nothing of this package was tried."""
+
+
 def any_text(draw: random.Random) -> str:
     """Draw a text: words, blanks, signs of all planes, control characters."""
     signs = [
@@ -160,11 +164,10 @@ def rows_case(draw: random.Random, folder: Path) -> tuple[str, Callable[[], Any]
         if streamed:
             dataset: Any = IterableDataset.from_generator(lambda: iter(rows))
         else:
-            with contextlib.suppress(pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+            try:
                 dataset = Dataset.from_list(rows)
-                prepared = prepare_dataset(dataset, tokenizer, text_format, long_texts=long_texts)
-                check(list(prepared), text_format)
-            return
+            except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
+                raise NoDataset from error
         check(list(prepare_dataset(dataset, tokenizer, text_format, long_texts=long_texts)), text_format)
 
     return repr((rows, text_format, streamed)), prepare
@@ -192,6 +195,8 @@ def try_one(call: Callable[[], Any]) -> tuple[str, BaseException | None]:
     try:
         with contextlib.redirect_stderr(said):
             call()
+    except NoDataset:
+        return "no dataset", None
     except DOCUMENTED as error:
         message = said.getvalue() if isinstance(error, SystemExit) else str(error)
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -6,7 +6,7 @@ SIGKILL at random moments: does the resumed run end bit-identical to one that no
 Each trial plays the same small game, with all that a checkpoint must hold switched on, in a process of its own; kills it
 at a random moment; and goes on in another process from the newest complete checkpoint. Compared are, bit by bit, the last
 checkpoints: both networks, both optimizers, the delayed policy, the streams of texts, the replayed texts, random states.
-The table goes to docs/performance.md.
+The table goes to docs/results/kill_trials.md.
 """
 
 import argparse

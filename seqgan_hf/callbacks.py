@@ -90,11 +90,13 @@ class WarningsCallback(TrainerCallback):
             )
         accuracy = logs.get("discriminator/held_out_accuracy", 0)
         if accuracy >= 0.99:
+            advice = "let it learn less: fewer `discriminator_steps`, `discriminator_accuracy_gate`"
+            if args.reward != "logit":
+                advice = f"set `reward='logit'` with `whiten_advantages`, or {advice}"
             self._warn_once(
                 "accuracy",
-                f"Step {state.global_step}: the discriminator is right on {accuracy:.1%} of unseen texts, so rewards "
-                "hardly differ. Look at the samples for what gives them away; then set `reward='logit'` with "
-                "`whiten_advantages`, or let it learn less: fewer `discriminator_steps`, `discriminator_accuracy_gate`.",
+                f"Step {state.global_step}: the discriminator is right on {accuracy:.1%} of unseen texts. Look at the "
+                f"samples for what gives them away; then {advice}.",
             )
 
     def _warn_once(self, what: str, warning: str) -> None:

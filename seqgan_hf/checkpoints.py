@@ -23,8 +23,16 @@ STATE_FILE = "seqgan_state.pt"
 DISCRIMINATOR_FOLDER = "discriminator"
 # Checkpoints lie here while they are written; nothing takes it for one, and no push takes it along.
 UNFINISHED_FOLDER = "_saving"
+# What is replaced lies there, too, under a name with this before it, for a moment.
+_REPLACED = "old-"
+_TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter", "enforce fail")
 # Sharded weights and optimizer states of FSDP and DeepSpeed lie in files and folders of their own.
-_WEIGHTS = ("*.safetensors", "pytorch_model_fsdp*", "global_step*")
+_SHARDED = ("pytorch_model_fsdp*", "global_step*")
+_OF_TORCH = {
+    "optimizer.pt": "the generator's optimizer",
+    "scheduler.pt": "its schedule",
+    "rng_state*.pth": "random states",
+}
 
 
 class CheckpointError(OSError):
@@ -46,6 +54,7 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
         CheckpointError: If it cannot be written, to a full disk for example. What was written of it is removed.
     """
     aside = checkpoint.parent / UNFINISHED_FOLDER
+    _put_back(checkpoint.parent)
     shutil.rmtree(aside, ignore_errors=True)
     unfinished = aside / checkpoint.name
     try:
@@ -54,17 +63,35 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
         for path in (*sorted(unfinished.rglob("*")), unfinished):
             _flush(path)
         if checkpoint.exists():
-            os.rename(checkpoint, aside / f"old-{checkpoint.name}")
+            os.rename(checkpoint, aside / f"{_REPLACED}{checkpoint.name}")
         os.rename(unfinished, checkpoint)
-        _flush(checkpoint.parent)
-    # Beside `OSError`, torch and safetensors have errors of their own for what they could not write.
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except BaseException as error:
+        _put_back(checkpoint.parent)
         shutil.rmtree(aside, ignore_errors=True)
+        if not _is_about_writing(error):
+            raise
         raise CheckpointError(
             f"{checkpoint} could not be written ({first_line(error)}); {_free_space(checkpoint.parent)} free there. "
             f"Training stops. {_where_to_go_on(checkpoint.parent)}"
         ) from error
     shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not every file system does that for folders
+        _flush(checkpoint.parent)
+
+
+def _put_back(folder: Path) -> None:
+    """Give a checkpoint its name again that was to be replaced, where the new one has not come."""
+    for replaced in (folder / UNFINISHED_FOLDER).glob(f"{_REPLACED}*"):
+        checkpoint = folder / replaced.name.removeprefix(_REPLACED)
+        if not checkpoint.exists():
+            os.rename(replaced, checkpoint)
+
+
+def _is_about_writing(error: BaseException) -> bool:
+    """Tell errors of a disk from all others; those of torch's writer are of no kind of their own."""
+    if isinstance(error, RuntimeError):
+        return any(sign in str(error) for sign in _TORCH_CANNOT_WRITE)
+    return isinstance(error, (OSError, SafetensorError))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -118,7 +145,9 @@ def _where_to_go_on(folder: Path) -> str:
     last = last_checkpoint(folder)
     if last is None:
         return "There is no earlier checkpoint. Free some space, or give another `output_dir`, and begin again."
-    return f"{last.name} is whole: free some space, and go on from it with `resume_from_checkpoint`."
+    return (
+        f"{last.name} is whole: free some space, or mend what it was, and go on from it with `resume_from_checkpoint`."
+    )
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
@@ -134,6 +163,7 @@ def last_checkpoint(folder: str | Path) -> Path | None:
         `Path`, or `None` if there is none.
     """
     folder = Path(folder)
+    _put_back(folder)
     for path in (folder / UNFINISHED_FOLDER).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         logger.warning(f"{folder / path.name} is skipped: the run ended while it was being written.")
     for checkpoint in reversed(checkpoints_in(folder)):
@@ -171,10 +201,18 @@ def what_is_wrong_with(checkpoint: Path) -> str | None:
         return f"it lacks {TRAINER_STATE_NAME}, the last file to be written"
     if not (checkpoint / STATE_FILE).is_file():
         return f"it lacks {STATE_FILE}, the state of the game"
-    if not any(path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)):
-        return "it lacks the generator's weights"
+    if not any(path for pattern in _SHARDED for path in checkpoint.glob(pattern)):
+        if not any(checkpoint.glob("*.safetensors")):
+            return "it lacks the generator's weights"
+        for pattern, what in _OF_TORCH.items():
+            if not any(checkpoint.glob(pattern)):
+                return f"it lacks {pattern}, {what}"
     if not any((checkpoint / DISCRIMINATOR_FOLDER).glob("*.safetensors")):
         return "it lacks the discriminator's weights"
+    for index in checkpoint.rglob("*.safetensors.index.json"):
+        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+            if not (index.parent / shard).is_file():
+                return f"it lacks {shard}, a part of the weights"
     broken = [path.relative_to(checkpoint) for path in sorted(checkpoint.rglob("*")) if _is_cut_off(path)]
     return f"{broken[0]} is cut off" if broken else None
 

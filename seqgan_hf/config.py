@@ -290,17 +290,17 @@ class SeqGANConfig(TrainingArguments):
 
     def _check_numbers(self) -> None:
         """Refuse words, fractions and infinities where numbers are counted or measured."""
-        for option in dataclasses.fields(self):
-            if option.name == "rollout_batch_size":
-                continue  # a number, or `auto`
-            if option.name not in SeqGANConfig.__annotations__ and option.name not in _NUMBERS:
+        hints = get_type_hints(type(self))
+        for name in (*SeqGANConfig.__annotations__, *_NUMBERS):
+            value: Any = getattr(self, name, None)
+            kinds = set(get_args(hints[name])) or {hints[name]}
+            if not kinds & {int, float} or str in kinds or (value is None and type(None) in kinds):
                 continue
-            value, default = getattr(self, option.name), option.default
             is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if type(default) is int and not (is_number and isinstance(value, numbers.Integral)):
-                raise ValueError(f"`{option.name}` must be a whole number; got {value!r}.")
-            if type(default) is float and not (is_number and math.isfinite(value)):
-                raise ValueError(f"`{option.name}` must be a finite number; got {value!r}.")
+            if float in kinds and not (is_number and math.isfinite(value)):
+                raise ValueError(f"`{name}` must be a finite number; got {value!r}.")
+            if float not in kinds and not (is_number and isinstance(value, numbers.Integral)):
+                raise ValueError(f"`{name}` must be a whole number; got {value!r}.")
 
     def _check_json(self) -> None:
         """Refuse what looks like JSON and is none; `TrainingArguments` reads what is."""
@@ -419,7 +419,7 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-_SECRET_ENDINGS = ("token", "secret", "password", "api_key")
+_SECRET_ENDINGS = ("token", "secret", "password", "api_key", "access_key", "private_key", "authorization")
 
 
 def publishable(values: Mapping[str, Any]) -> dict[str, Any]:

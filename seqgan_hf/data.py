@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -216,6 +217,7 @@ class _RowEncoder:
             finished = self._finish(list(completion), index)
             if finished and finished[0] != self.text_format.eos_token_id:
                 self._check_room(prompt, index)
+                self._check_known([*prompt, *finished], index)
                 rows.append((list(prompt), finished))
         return {"prompt_ids": [prompt for prompt, _ in rows], "completion_ids": [ids for _, ids in rows]}
 
@@ -295,21 +297,21 @@ class _RowEncoder:
         assert self.tokenizer is not None
         # `verbose=False`: the texts are cut below, so a warning that they exceed the model would be false.
         encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-        for ids, index in zip(encoded, indices, strict=True):
-            self._check_known(ids, index)
         return encoded
 
     def _checked(self, column: list[Any], indices: list[int], name: str) -> list[list[int]]:
         """Return rows of ids, if each is a list of whole numbers that stand for tokens."""
-        for ids, index in zip(column, indices, strict=True):
-            if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        rows = []
+        for value, index in zip(column, indices, strict=True):
+            ids = _as_list(value)
+            if ids is None or not all(type(token) is int or isinstance(token, np.integer) for token in ids):
                 raise ValueError(
                     f"Row {index} of `{self.name}` must have a list of token ids, whole numbers, in column `{name}`; "
-                    f"got {str(ids)[:60]}. Encode the texts by the generator's tokenizer, or pass them as a column "
+                    f"got {str(value)[:60]}. Encode the texts by the generator's tokenizer, or pass them as a column "
                     "`text`."
                 )
-            self._check_known(ids, index)
-        return column
+            rows.append(ids)
+        return rows
 
     def _check_known(self, ids: Sequence[int], index: int) -> None:
         if self.text_format.vocab_size is None or not ids:
@@ -322,18 +324,19 @@ class _RowEncoder:
                 "`model.resize_token_embeddings(len(tokenizer))`."
             )
 
-    def _strip(self, ids: list[int], mask: list[int] | None, index: int) -> list[int]:
+    def _strip(self, ids: list[int], mask: Any, index: int) -> list[int]:
         """
         Leave out padding and a start token.
 
         Without EOS nothing sets the start token apart from a word (in the synthetic oracle it is one), so it stays.
         """
-        if mask is not None and (not isinstance(mask, list) or len(mask) != len(ids)):
+        counting = [1] * len(ids) if mask is None else _as_list(mask)
+        if counting is None or len(counting) != len(ids):
             raise ValueError(
                 f"Row {index} of `{self.name}` has {len(ids)} `input_ids`, and as `attention_mask` {str(mask)[:60]}. "
                 "Give each id one number, 1 where it counts, or drop the column."
             )
-        kept = list(ids) if mask is None else [token for token, counts in zip(ids, mask, strict=True) if counts]
+        kept = [token for token, counts in zip(ids, counting, strict=True) if counts]
         starts = kept[:1] == [self.text_format.start_token_id] and self.text_format.eos_token_id is not None
         return kept[1:] if starts else kept
 
@@ -364,6 +367,12 @@ class _RowEncoder:
                     f"but the {reader} reads {context_length} tokens at most. Lower `max_completion_length` or "
                     "shorten the prompt."
                 )
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    """Return rows of a stream, which may be arrays, as those of a table are."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return list(value) if isinstance(value, (list, tuple)) else None
 
 
 def _is_unicode(text: str) -> bool:

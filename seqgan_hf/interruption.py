@@ -47,7 +47,9 @@ class InterruptionCallback(TrainerCallback):
         self.received = None
         before = {}
         if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            # What is ignored stays so: a run in the background of a shell is not meant by its Ctrl-C.
+            wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            before = {number: signal.signal(number, self._receive) for number in wanted}
         self._before = before
         try:
             yield
@@ -82,3 +84,9 @@ class InterruptionCallback(TrainerCallback):
     ) -> None:
         if self.received is not None:
             control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.received is not None:  # the end that it asked for is no end of an epoch, and all is saved
+            control.should_save = control.should_evaluate = False

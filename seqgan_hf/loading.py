@@ -27,6 +27,12 @@ from .hub import first_line
 logger = logging.get_logger(__name__)
 
 _FILE_LOADERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+# Of transformers, for a folder and for a repository.
+_NO_SAFETENSORS = (
+    "no file named model.safetensors",
+    "have a file named model.safetensors",
+    "adapter_model.safetensors",
+)
 _WHERE = ("cache_dir", "revision", "subfolder", "token")
 _TOKENIZER_FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
@@ -51,15 +57,16 @@ def _explained(what: str, name: str) -> Iterator[None]:
             )
         elif any(isinstance(cause, RevisionNotFoundError) for cause in causes) or str(error).startswith("Revision "):
             reason = "it has no such revision. Pass one of its branches, tags or commits."
-        elif "safetensors" in str(error):
-            reason = (
-                "it has no weights as safetensors. Save them as such (`save_pretrained` does), or, if you trust whoever "
-                "made its pickle, pass `use_safetensors` false in `model_init_kwargs` or `discriminator_init_kwargs`."
-            )
         elif not_found or any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
             reason = (
                 f"the Hub has no `{name}`, or it is private and you may not read it, and there is no such local path. "
                 "Check the name; log in by `hf auth login` if it is yours."
+            )
+        elif any(said in str(error) for said in _NO_SAFETENSORS):
+            reason = (
+                "it has no weights as safetensors. Save them as such (`save_pretrained` does), or, if you trust "
+                "whoever made its pickle, pass `use_safetensors` false in `model_init_kwargs` or "
+                "`discriminator_init_kwargs`."
             )
         else:
             reason = (
@@ -120,8 +127,8 @@ def load_discriminator(model: str | PreTrainedModel, peft_config: Any | None = N
     # Another task would save the adapter without the head, which is new and trained, too.
     if peft_config is not None and str(getattr(peft_config, "task_type", "SEQ_CLS")).rsplit(".")[-1] != "SEQ_CLS":
         raise ValueError(
-            f"The discriminator's `peft_config` must have `task_type='SEQ_CLS'`; got {peft_config.task_type!r}. Without "
-            "it the trained head would not be saved."
+            f"The discriminator's `peft_config` must have `task_type='SEQ_CLS'`; got {peft_config.task_type!r}. "
+            "Without it the trained head would not be saved."
         )
     kwargs = {"num_labels": 2, **kwargs}
     return _load_network(AutoModelForSequenceClassification, "discriminator", model, peft_config, **kwargs)
@@ -142,8 +149,8 @@ def require_generator(model: Any) -> None:
     is_model = isinstance(base, PreTrainedModel)
     if not is_model or not base.can_generate() or base.config.is_encoder_decoder:
         raise TypeError(
-            f"The generator must be a causal language model; got {type(base).__name__}. Pass a name or path, or load one "
-            "by `AutoModelForCausalLM.from_pretrained`."
+            f"The generator must be a causal language model; got {type(base).__name__}. Pass a name or path, or load "
+            "one by `AutoModelForCausalLM.from_pretrained`."
         )
     _require_weights(model, "generator")
 
@@ -162,8 +169,8 @@ def require_discriminator(model: Any) -> None:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(base, PreTrainedModel) or base.can_generate():
         raise TypeError(
-            f"The discriminator must be a sequence classifier; got {type(base).__name__}. Pass a name or path, or load "
-            "one by `AutoModelForSequenceClassification.from_pretrained(..., num_labels=2)`."
+            f"The discriminator must be a sequence classifier; got {type(base).__name__}. Pass a name or path, or "
+            "load one by `AutoModelForSequenceClassification.from_pretrained(..., num_labels=2)`."
         )
     _require_weights(model, "discriminator")
 
@@ -190,18 +197,18 @@ def _require_weights(model: nn.Module, role: str) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError(
-            f"The {role} has weights on the device `meta`, which are shapes without numbers. Load it without `init_empty_"
-            "weights` or `device_map='meta'`."
+            f"The {role} has weights on the device `meta`, which are shapes without numbers. Load it without "
+            "`init_empty_weights` or `device_map='meta'`."
         )
     if not trained:
         raise ValueError(
-            f"Nothing of the {role} is to be trained: all its parameters have `requires_grad=False`. Set it to `True`, "
-            "or pass a `peft_config`."
+            f"Nothing of the {role} is to be trained: all its parameters have `requires_grad=False`. Set it to "
+            "`True`, or pass a `peft_config`."
         )
     if low := {str(parameter.dtype) for parameter in trained} & {"torch.float16", "torch.bfloat16"}:
         logger.warning(
-            f"The {role} is trained in {low.pop()}, where small updates are lost. Load it in float32, and set `bf16` to "
-            "compute in half precision."
+            f"The {role} is trained in {low.pop()}, where small updates are lost. Load it in float32, and set `bf16` "
+            "to compute in half precision."
         )
 
 
@@ -222,8 +229,8 @@ def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | Non
 
     if isinstance(model, PeftModel):
         raise ValueError(
-            f"The {role} has an adapter already, so `peft_config` would put one on the other. Leave `peft_config` out to "
-            "train that adapter on, or merge it first (`seqgan_hf.merge_adapter`)."
+            f"The {role} has an adapter already, so `peft_config` would put one on the other. Leave `peft_config` out "
+            "to train that adapter on, or merge it first (`seqgan_hf.merge_adapter`)."
         )
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -254,6 +261,9 @@ def _load_adapter(auto_class: Any, name: str, adapter_config: str, **kwargs: Any
     hub = _picked(kwargs, _WHERE)
     for key in ("revision", "subfolder"):
         kwargs.pop(key, None)
+    folder = Path(name) / hub.get("subfolder", "")
+    if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
+        raise OSError(f"{folder} has no adapter_model.safetensors")  # peft would read the pickle
     described = json.loads(Path(adapter_config).read_text(encoding="utf-8"))
     if described.get("revision"):
         kwargs["revision"] = described["revision"]  # of the model that the adapter was trained on

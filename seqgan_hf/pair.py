@@ -130,15 +130,17 @@ class PairTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As in `Trainer`, but a checkpoint appears when all of it is on the disk."""
-        checkpoint = Path(super()._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        checkpoint = self.checkpoint_folder(trial)
         with written_whole(checkpoint) as unfinished:
             self._writes_to = unfinished.parent
             try:
                 super()._save_checkpoint(model, trial)
             finally:
                 self._writes_to = None
-            if self.state.best_model_checkpoint == str(unfinished):
-                self.state.best_model_checkpoint = str(checkpoint)
+            # `Trainer` looks for the best checkpoint where this one is written.
+            best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
+            if self.state.best_global_step and (best == checkpoint or best.is_dir()):
+                self.state.best_model_checkpoint = str(best)
                 self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
@@ -148,6 +150,10 @@ class PairTrainer(Trainer):
             best_model_checkpoint=self.state.best_model_checkpoint,
             use_mtime=True,
         )
+
+    def checkpoint_folder(self, trial: Any = None) -> Path:
+        """Return where a checkpoint of this update lies, or would."""
+        return Path(super()._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _newest_checkpoint(self) -> str:
         last = last_checkpoint(self.args.output_dir)

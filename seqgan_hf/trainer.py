@@ -56,8 +56,8 @@ logger = logging.get_logger(__name__)
 
 _SETS_REPLAYED = 10
 _MEMORY_KNOBS = (
-    "Lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` as much, lower `max_completion_length`, "
-    "set `gradient_checkpointing` or `bf16`, or train an adapter (`peft_config`)"
+    "Lower `per_device_train_batch_size` and raise `gradient_accumulation_steps` as much, lower "
+    "`max_completion_length`, set `gradient_checkpointing` or `bf16`, or train an adapter (`peft_config`)"
 )
 
 
@@ -247,10 +247,30 @@ class SeqGANTrainer(PairTrainer):
             with self._interruption.listening():
                 result = super().train(resume_from_checkpoint, *args, **kwargs)
             at_failure.pop_all()  # `Trainer` has waited for them
-        self._interruption.end_if_asked(
-            f"Stopped after update {self.state.global_step}, which is saved as a checkpoint in {self.args.output_dir}. "
-            "Go on from it with `resume_from_checkpoint`."
-        )
+        if self.state.global_step < self.state.max_steps:  # a signal after the last update found nothing to end
+            self._interruption.end_if_asked(
+                f"Stopped after update {self.state.global_step}, which is saved as a checkpoint in "
+                f"{self.args.output_dir}. "
+                + ("It holds weights alone." if self.args.save_only_model else "Go on with `resume_from_checkpoint`.")
+            )
+        return result
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """As in `Trainer`; after a signal the update is saved in any case, also with a `save_strategy` that would "
+        "not."""
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        if self._interruption.received is not None and not self.checkpoint_folder(trial).is_dir():
+            self._save_checkpoint(model, trial)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`; after a signal neither the best pair takes the place of the last, nor is that deleted."""
+        best, is_over = self.state.best_model_checkpoint, self.state.global_step >= self.state.max_steps
+        if self._interruption.received is not None and not is_over:
+            self.state.best_model_checkpoint = None
+        result = super()._finalize_training(*args, **kwargs)
+        self.state.best_model_checkpoint = best
         return result
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -484,7 +504,8 @@ class SeqGANTrainer(PairTrainer):
         self.sample_texts = self.discriminator.describe(shown, scores[0, : len(shown)].gather(1, last).squeeze(1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as `Trainer` does; a training step's log also carries the means of all that was measured since the last."""
+        """Log as `Trainer` does; a training step's log also carries the means of all that was measured since the "
+        "last."""
         if "loss" in logs:
             updates = self.state.global_step - self._last_log
             self._last_log = self.state.global_step

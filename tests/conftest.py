@@ -134,6 +134,8 @@ def write_checkpoint(folder: Path) -> None:
     for weights in (folder / "model.safetensors", folder / "discriminator" / "model.safetensors"):
         save_file({"weight": torch.zeros(4)}, weights)
     torch.save({"sets_played": 1}, folder / "seqgan_state.pt")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({}, folder / name)
     (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
 
 

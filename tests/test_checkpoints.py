@@ -50,8 +50,8 @@ def test_a_failed_save_says_where_to_go_on_and_leaves_nothing(error, tmp_path):
     write_checkpoint(tmp_path / "checkpoint-2")
     message = (
         rf"^{tmp_path}/checkpoint-3 could not be written \({re.escape(str(error).splitlines()[0])}\); [\d,]+ MiB are "
-        r"free there\. Training stops\. checkpoint-2 is whole: free some space, and go on from it with "
-        r"`resume_from_checkpoint`\.$"
+        r"free there\. Training stops\. checkpoint-2 is whole: free some space, or mend what it was, and go on "
+        r"from it with `resume_from_checkpoint`\.$"
     )
     with pytest.raises(CheckpointError, match=message), written_whole(tmp_path / "checkpoint-3") as unfinished:
         (unfinished / "model.safetensors").touch()
@@ -103,6 +103,11 @@ def truncate(path):
 BROKEN = {
     "it lacks trainer_state.json, the last file to be written": lambda folder: (folder / "trainer_state.json").unlink(),
     "it lacks seqgan_state.pt, the state of the game": lambda folder: (folder / "seqgan_state.pt").unlink(),
+    "it lacks optimizer.pt, the generator's optimizer": lambda folder: (folder / "optimizer.pt").unlink(),
+    "it lacks rng_state*.pth, random states": lambda folder: (folder / "rng_state.pth").unlink(),
+    "it lacks b.safetensors, a part of the weights": lambda folder: (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "model.safetensors", "y": "b.safetensors"}})
+    ),
     "it lacks the generator's weights": lambda folder: (folder / "model.safetensors").unlink(),
     "it lacks the discriminator's weights": lambda folder: (folder / "discriminator" / "model.safetensors").unlink(),
     "model.safetensors is cut off": lambda folder: truncate(folder / "model.safetensors"),
@@ -203,3 +208,49 @@ def test_a_checkpoint_is_pushed_once_and_not_before_it_is_whole(tiny_model, tmp_
         ("Training in progress, step 1", ["checkpoint-1"]),
         ("Training in progress, step 2", ["checkpoint-1", "checkpoint-2"]),
     ]
+
+
+def test_a_checkpoint_that_is_replaced_comes_back_where_the_new_one_does_not(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "checkpoint-3")
+    rename = os.rename
+
+    def fail_to_place(source, target):
+        if source.parent.name == UNFINISHED_FOLDER and source.name == "checkpoint-3":
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_to_place)
+    with pytest.raises(CheckpointError, match="checkpoint-3 is whole"), written_whole(tmp_path / "checkpoint-3"):
+        pass
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    monkeypatch.undo()
+    (tmp_path / UNFINISHED_FOLDER).mkdir()
+    os.rename(tmp_path / "checkpoint-3", tmp_path / UNFINISHED_FOLDER / "old-checkpoint-3")  # killed in between
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_an_error_that_is_not_of_the_disk_is_not_blamed_on_it(tmp_path):
+    with pytest.raises(NotImplementedError, match="quantised"), written_whole(tmp_path / "checkpoint-3"):
+        raise NotImplementedError("a quantised model cannot be saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_checkpoint_is_found_again_in_a_folder_that_was_moved(tiny_model, tmp_path):
+    def trainer(folder, steps, **settings):
+        args = config(
+            tmp_path, output_dir=str(folder), max_steps=steps, save_strategy="steps", save_steps=1, eval_strategy="steps",
+            eval_steps=1, metric_for_best_model="nll", greater_is_better=False, **settings,
+        )  # fmt: skip
+        return SeqGANTrainer(
+            tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts(), eval_dataset=texts(count=6)
+        )
+
+    first = trainer(tmp_path / "here", 2, learning_rate=1e-1)
+    first.train()
+    best = first.state.best_global_step
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved_run = trainer(tmp_path / "there", 3, learning_rate=1e-1, save_total_limit=1)
+    moved_run.train(resume_from_checkpoint=True)
+    kept = moved_run.state.best_model_checkpoint
+    assert kept == str(tmp_path / "there" / f"checkpoint-{moved_run.state.best_global_step}")
+    assert moved_run.state.best_global_step != best or (tmp_path / "there" / f"checkpoint-{best}").is_dir()

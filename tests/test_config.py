@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -168,3 +169,13 @@ def test_a_number_of_rows_that_is_neither_is_refused(wrong, tmp_path):
     message = f"`rollout_batch_size` must be a whole number of at least 1, or `auto`; got {wrong!r}."
     with pytest.raises(ValueError, match=re.escape(message)):
         SeqGANConfig(output_dir=str(tmp_path), rollout_batch_size=wrong)
+
+
+def test_settings_that_are_shares_or_whole_numbers_pass(tmp_path):
+    shares = SeqGANConfig(
+        output_dir=str(tmp_path), logging_steps=0.1, save_steps=5.0, warmup_steps=0.5, learning_rate=0
+    )
+    assert (shares.logging_steps, shares.warmup_steps) == (0.1, 0.5)
+    assert SeqGANConfig(output_dir=str(tmp_path), max_grad_norm=0, num_rollouts=np.int64(3)).num_rollouts == 3
+    with pytest.raises(ValueError, match="`discriminator_accuracy_gate` must be a finite number; got 'x'"):
+        SeqGANConfig(output_dir=str(tmp_path), discriminator_accuracy_gate="x")

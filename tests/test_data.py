@@ -1,7 +1,9 @@
 import logging
 import re
 
+import numpy as np
 import pytest
+import torch
 from conftest import SENTENCES
 from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -320,3 +322,19 @@ def test_a_stream_too_short_to_hold_out_from_is_refused():
 def test_one_text_is_too_few_to_hold_out():
     with pytest.raises(ValueError, match="needs at least 2 real texts"):
         hold_out(prepared(1), share=0.1, seed=1)
+
+
+def test_ids_that_a_mask_hides_need_not_be_known(tokenizer):
+    dataset = Dataset.from_dict({"input_ids": [[3, 4, 10], [-100, 5, 6]], "attention_mask": [[1, 1, 0], [0, 1, 1]]})
+    prepared = prepare_dataset(dataset, None, TextFormat(1, None, 0, 5, vocab_size=10))
+    assert prepared["completion_ids"][:] == [[3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor, tuple, lambda ids: [np.int64(token) for token in ids]])
+def test_rows_of_a_stream_may_be_arrays(make):
+    def rows():
+        for ids in ([3, 4, 0], [5, 6, 0]):
+            yield {"input_ids": make(ids), "attention_mask": make([1, 1, 0])}
+
+    prepared = prepare_dataset(IterableDataset.from_generator(rows), None, TextFormat(1, None, 0, 5, vocab_size=10))
+    assert [row["completion_ids"] for row in prepared] == [[3, 4], [5, 6]]

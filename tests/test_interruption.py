@@ -69,3 +69,51 @@ def test_a_run_that_nothing_interrupts_ends_as_ever(tiny_model, tmp_path):
     finished.train()
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert checkpoints_in(tmp_path / "finished") == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1, "load_best_model_at_end": True},
+        {"save_strategy": "best"},
+        {"save_strategy": "epoch", "eval_strategy": "epoch"},
+    ],
+    ids=["limit", "best", "epoch"],
+)
+def test_what_a_signal_saves_is_kept_whatever_is_saved_otherwise(settings, tiny_model, tmp_path):
+    measured = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "nll", "greater_is_better": True}
+    args = config(
+        tmp_path, output_dir=str(tmp_path / "stopped"), max_steps=6, learning_rate=1e-1, **(measured | settings)
+    )
+    stopped = SeqGANTrainer(
+        tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts(), eval_dataset=texts(count=6),
+        callbacks=[SignalAt(signal.SIGTERM, step=2)],
+    )  # fmt: skip
+    scores = iter([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    evaluate = stopped._evaluate
+    stopped._evaluate = lambda *given, **kwargs: evaluate(*given, **kwargs) | {"eval_nll": next(scores)}
+    with pytest.raises(Interrupted):
+        stopped.train()
+    assert checkpoints_in(tmp_path / "stopped")[-1].name == "checkpoint-3"
+    assert stopped.state.global_step == 3
+
+
+def test_a_signal_after_the_last_update_ends_nothing(tiny_model, tmp_path):
+    finished = trainer(tiny_model, tmp_path, "finished", max_steps=2)
+    finalize = finished._finalize_training
+
+    def finalize_and_be_called(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return finalize(*args, **kwargs)
+
+    finished._finalize_training = finalize_and_be_called
+    assert finished.train().global_step == 2
+
+
+def test_signals_that_are_ignored_stay_so(tiny_model, tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sent = SignalAt(signal.SIGINT, step=1)
+        trainer(tiny_model, tmp_path, "background", [sent], max_steps=2).train()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -74,6 +74,20 @@ def test_weights_that_are_a_pickle_are_refused(load, tiny_model, tmp_path):
     assert not proof.exists()
 
 
+def test_an_adapter_that_is_a_pickle_is_refused(tiny_model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    base = load_generator(str(tmp_path / "base"))
+    get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "lora"
+    )
+    (tmp_path / "lora" / "adapter_model.safetensors").unlink()
+    torch.save({}, tmp_path / "lora" / "adapter_model.bin")
+    with pytest.raises(OSError, match="it has no weights as safetensors"):
+        load_generator(str(tmp_path / "lora"))
+
+
 def test_a_pickle_that_is_asked_for_is_read_as_tensors_alone(tiny_model, tmp_path):
     model, proof = tiny_model("gpt2"), tmp_path / "proof"
     model.save_pretrained(tmp_path / "model")
