@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM: the update under way is finished, a checkpoint is written, and the process ends."""
 
-import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -61,9 +61,13 @@ class InterruptionCallback(TrainerCallback):
         self.received = number
         for each, handler in self._before.items():
             signal.signal(each, signal.SIG_DFL if handler is None else handler)
-        # A handler may interrupt anything, a print too: what buffers must not be entered again.
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: finishing this update, then saving. A second one ends at once.\n".encode())
+        # A handler may interrupt a print, and what buffers refuses to be entered again. It prints all the same, and does
+        # not write to the terminal itself: a live display would lose its place.
+        with suppress(RuntimeError):
+            print(
+                f"{name}: finishing this update, then saving. A second one ends at once.", file=sys.stderr, flush=True
+            )
 
     def end_if_asked(self, last_words: str) -> None:
         """
