@@ -70,8 +70,9 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         if not _is_about_writing(error):
             raise
+        free = shutil.disk_usage(checkpoint.parent).free / 2**20
         raise CheckpointError(
-            f"{checkpoint} could not be written ({first_line(error)}); {_free_space(checkpoint.parent)} free there. "
+            f"{checkpoint} could not be written ({first_line(error)}); {free:,.0f} MiB are free there. "
             f"Training stops. {_where_to_go_on(checkpoint.parent)}"
         ) from error
     shutil.rmtree(aside, ignore_errors=True)
@@ -135,10 +136,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _free_space(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are"
 
 
 def _where_to_go_on(folder: Path) -> str:

@@ -296,8 +296,8 @@ class _RowEncoder:
                 )
         assert self.tokenizer is not None
         # `verbose=False`: the texts are cut below, so a warning that they exceed the model would be false.
-        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-        return encoded
+        encoded = self.tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)
+        return encoded["input_ids"]
 
     def _checked(self, column: list[Any], indices: list[int], name: str) -> list[list[int]]:
         """Return rows of ids, if each is a list of whole numbers that stand for tokens."""

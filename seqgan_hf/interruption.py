@@ -40,27 +40,29 @@ class InterruptionCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._before: dict[int, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals while this is entered. Other threads than the first cannot, and are left alone."""
         self.received = None
-        before = {}
         if threading.current_thread() is threading.main_thread():
             # What is ignored stays so: a run in the background of a shell is not meant by its Ctrl-C.
             wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            before = {number: signal.signal(number, self._receive) for number in wanted}
-        self._before = before
+            self._before = {number: signal.signal(number, self._receive) for number in wanted}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        for each, handler in self._before.items():
-            signal.signal(each, signal.SIG_DFL if handler is None else handler)
+        self._stop_listening()
         name = signal.Signals(number).name
         # A handler may interrupt a print, and what buffers refuses to be entered again. It prints all the same, and does
         # not write to the terminal itself: a live display would lose its place.

@@ -145,9 +145,8 @@ def require_generator(model: Any) -> None:
         TypeError: If it is no causal language model.
         ValueError: If nothing of it is to be trained, or it has no weights.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    is_model = isinstance(base, PreTrainedModel)
-    if not is_model or not base.can_generate() or base.config.is_encoder_decoder:
+    base = _without_adapter(model)
+    if not isinstance(base, PreTrainedModel) or not base.can_generate() or base.config.is_encoder_decoder:
         raise TypeError(
             f"The generator must be a causal language model; got {type(base).__name__}. Pass a name or path, or load "
             "one by `AutoModelForCausalLM.from_pretrained`."
@@ -166,7 +165,7 @@ def require_discriminator(model: Any) -> None:
         TypeError: If it is no sequence classifier.
         ValueError: If nothing of it is to be trained, or it has no weights.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = _without_adapter(model)
     if not isinstance(base, PreTrainedModel) or base.can_generate():
         raise TypeError(
             f"The discriminator must be a sequence classifier; got {type(base).__name__}. Pass a name or path, or "
@@ -191,6 +190,10 @@ def require_tokenizer(processing_class: Any, name: str) -> None:
             f"`{name}` must be a tokenizer; got {type(processing_class).__name__}. Load it by "
             "`AutoTokenizer.from_pretrained`."
         )
+
+
+def _without_adapter(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _require_weights(model: nn.Module, role: str) -> None:
