@@ -78,6 +78,9 @@ RUNS: dict[str, Run] = {
         "modern", flags=("--game", "false", "--mle_weight_decay", "0", "--discriminator_data", "same")
     ),
     "likelihood_tuned": Run("modern", flags=("--game", "false", "--discriminator_data", "same")),
+    "likelihood_dropout": Run(
+        "modern", flags=("--game", "false", "--discriminator_data", "same", "--generator_dropout", "0.1")
+    ),
     "likelihood_wide": Run(
         "modern",
         flags=(
@@ -233,6 +236,7 @@ def gains(
 _TITLES = {
     "likelihood_early": "MLE, stopped early",
     "likelihood_tuned": "MLE, weight decay 0.3",
+    "likelihood_dropout": "MLE, weight decay 0.3, dropout 0.1",
     "likelihood_wide": "MLE, as one of `modern`'s language models (width 64)",
     "faithful": "SeqGAN `faithful`",
     "modern": "SeqGAN `modern`",

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers.utils import logging
 
@@ -33,7 +32,7 @@ class RowLimit:
         self, num_items: int, at_once: int, work: Callable[[slice], Result], rows_each: int = 1
     ) -> Iterator[Result]:
         """
-        Work on items in chunks, each with the random numbers that it would have had without the failures before it.
+        Work on items in chunks.
 
         Args:
             num_items (`int`): How many.
@@ -51,10 +50,8 @@ class RowLimit:
         while start < num_items:
             if self.most is not None:
                 at_once = max(min(at_once, self.most // rows_each), 1)
-            random_states = _random_states()
             result = _unless_out_of_memory(work, slice(start, min(start + at_once, num_items)))
             if isinstance(result, _OutOfMemory):
-                _set_random_states(random_states)
                 clear_device_cache(garbage_collection=True)
                 self._halve(min(at_once, num_items - start), rows_each, result.said)
             else:
@@ -104,13 +101,3 @@ def _unless_out_of_memory(work: Callable[[slice], Result], rows: slice) -> Resul
         if not should_reduce_batch_size(error):
             raise
         return _OutOfMemory(str(error).splitlines()[0])
-
-
-def _random_states() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def _set_random_states(states: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
-    torch.set_rng_state(states[0])
-    if states[1]:
-        torch.cuda.set_rng_state_all(states[1])

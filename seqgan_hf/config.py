@@ -368,7 +368,7 @@ class SeqGANConfig(TrainingArguments):
                 f"`per_device_train_batch_size` ({batch_size}) must be a multiple of `num_generations` "
                 f"({self.num_generations}), because a batch holds every completion of its prompts."
             )
-        if self.baseline == "leave_one_out" and batch_size < 2:
+        if self.baseline == "leave_one_out" and batch_size * self.world_size < 2:
             raise ValueError(
                 "`baseline='leave_one_out'` compares the completions of a batch, so `per_device_train_batch_size` must "
                 f"be at least 2; got {batch_size}."

@@ -15,6 +15,7 @@ from .chunks import RowLimit
 from .completions import Completions
 from .heads import split_head, without_head
 from .masking import mask_after_eos
+from .randomness import new_keys, uniform_draws
 from .sampling import choose_tokens
 from .states import dropout_off
 
@@ -84,11 +85,14 @@ class ForkPlan:
         first_length (`int`): Tokens of `forced_ids` that stand in the input already: the shortest prefix forked.
         forks (`dict[int, torch.Tensor]`): For each prefix length, the parents (with repeats) that are forked there.
             The sequences are numbered in this order.
+        keys (`torch.Tensor` of shape `(num_sequences,)`, *optional*): Of their random numbers, in that order. A sequence
+            is the same whatever shares its batch.
     """
 
     forced_ids: torch.Tensor
     first_length: int = 0
     forks: dict[int, torch.Tensor] = field(default_factory=dict)
+    keys: torch.Tensor | None = None
 
 
 def new_row_limit() -> RowLimit:
@@ -104,6 +108,7 @@ def generate_completions(
     num_generations: int = 1,
     batch_size: int | None = None,
     row_limit: RowLimit | None = None,
+    row_keys: torch.Tensor | None = None,
 ) -> Completions:
     """
     Sample completions of prompts. A prompt is encoded once, however many completions it gets.
@@ -116,6 +121,8 @@ def generate_completions(
         num_generations (`int`): Completions of each prompt; they stand next to each other.
         batch_size (`int`, *optional*): The most completions at once; all by default.
         row_limit (`RowLimit`, *optional*): Where it is kept how many were too many for the memory.
+        row_keys (`torch.Tensor` of shape `(num_prompts * num_generations,)`, *optional*): Of each completion's random
+            numbers, from `randomness.derived_keys`; drawn from torch's own by default.
 
     Returns:
         `Completions` of `num_prompts * num_generations` rows, on the model's device.
@@ -123,11 +130,15 @@ def generate_completions(
     length = generation_config.max_new_tokens
     prompts_at_once = len(prompt_ids) if batch_size is None else max(batch_size // num_generations, 1)
     row_limit = row_limit or new_row_limit()
+    if row_keys is None:
+        row_keys = new_keys(len(prompt_ids) * num_generations, prompt_ids.device)
+    keys_of_prompts = row_keys.view(len(prompt_ids), num_generations)
 
     def complete(rows: slice) -> torch.Tensor:
         ids, mask = prompt_ids[rows], prompt_mask[rows]
         parents = torch.arange(len(ids), device=ids.device).repeat_interleave(num_generations)
-        plan = ForkPlan(forced_ids=ids.new_zeros(len(ids), length), forks={0: parents})
+        forced_ids = ids.new_zeros(len(ids), length)
+        plan = ForkPlan(forced_ids, forks={0: parents}, keys=keys_of_prompts[rows].flatten())
         with torch.no_grad(), sampling_mode(model):
             return run_plan(model, ids, mask, plan, generation_config)
 
@@ -200,10 +211,9 @@ def decode(
     """
     length = plan.forced_ids.shape[1]
     output = _prefixes(plan, generation_config.pad_token_id)
-    # Drawn in advance, row by row: a sequence is the same whatever shares its batch.
-    draws = (
-        torch.rand(output.shape, dtype=torch.float64, device=output.device) if generation_config.do_sample else None
-    )
+    keys = None
+    if generation_config.do_sample:
+        keys = new_keys(len(output), output.device) if plan.keys is None else plan.keys
     rows = _Rows(plan)
     write_in_place(model_kwargs.get("past_key_values"), input_ids.shape[1] + length - plan.first_length)
     head = split_head(model)
@@ -227,7 +237,7 @@ def decode(
         next_tokens[sampling] = choose_tokens(
             states[sampling],
             project,
-            None if draws is None else draws[sequences, position],
+            None if keys is None else uniform_draws(keys[sequences], position),
             process=_on_rows(logits_processor, sampling_ids) if logits_processor else None,
         )
         output[sequences, position] = next_tokens[sampling]

@@ -254,33 +254,38 @@ def policy_gradient_weights(
     return advantages * completion_mask / (len(advantages) * max_completion_length)
 
 
-def mean_weights(completion_mask: torch.Tensor) -> torch.Tensor:
+def mean_weights(completion_mask: torch.Tensor, num_tokens: float | None = None) -> torch.Tensor:
     """
     Say what each token's -log p is multiplied by for a mean over tokens: maximum likelihood.
 
     Args:
         completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
+        num_tokens (`float`, *optional*): Above 0; those of the batch by default. A part of an update takes the mean of
+            all its parts, so that the mean over the parts is one over tokens.
 
     Returns:
-        `torch.Tensor` of the same shape: sums to 1, or is 0 if nothing counts.
+        `torch.Tensor` of the same shape: sums to 1 by default, or is 0 if nothing counts.
     """
-    return completion_mask / completion_mask.sum().clamp(min=1)
+    return completion_mask / (completion_mask.sum().clamp(min=1) if num_tokens is None else num_tokens)
 
 
-def mean_negative_log_likelihood(model: nn.Module, texts: Completions) -> torch.Tensor:
+def mean_negative_log_likelihood(
+    model: nn.Module, texts: Completions, num_tokens: float | None = None
+) -> torch.Tensor:
     """
     Maximum-likelihood loss per token of real completions.
 
     Args:
         model (`nn.Module`): A causal language model.
         texts (`Completions`): Real texts, on the model's device.
+        num_tokens (`float`, *optional*): As [`mean_weights`] takes it.
 
     Returns:
         `torch.Tensor`: a scalar, nats per token.
     """
     mask = texts.completion_mask
     predictions = completion_predictions(model, *texts.tensors())
-    return weighted_token_loss(predictions, texts.completion_ids, mask, mean_weights(mask))[0]
+    return weighted_token_loss(predictions, texts.completion_ids, mask, mean_weights(mask, num_tokens))[0]
 
 
 @torch.no_grad()

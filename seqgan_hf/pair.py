@@ -37,7 +37,7 @@ from .hub import BackgroundPushes, PushError, create_repository, how_to_push, re
 from .memory import rows_that_fit
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .plots import plot_learning_curves
-from .states import own_randomness
+from .randomness import SAMPLES, derived_keys, named_key
 from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
@@ -371,7 +371,7 @@ class PairTrainer(Trainer):
         """Complete the first prompts of the training texts. No random state moves, and no text is taken from the game."""
         rows = list(itertools.islice(self.texts.prompts, num_samples))
         prompts = Completions.collate(rows, self.text_format.pad_token_id).to(self.args.device)
-        with own_randomness(seed, self.args.device), self.accelerator.autocast():
+        with self.accelerator.autocast():
             return generate_completions(
                 self.model,
                 prompts.prompt_ids,
@@ -379,6 +379,7 @@ class PairTrainer(Trainer):
                 self.generation_config,
                 batch_size=self.rows_at_once(prompts.prompt_ids.shape[1]),
                 row_limit=self.row_limit,
+                row_keys=derived_keys(named_key(seed, SAMPLES), torch.arange(len(rows))).to(self.args.device),
             )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:

@@ -60,7 +60,9 @@ def average_rollout_scores(scores: torch.Tensor, completion_mask: torch.Tensor) 
     return scores.mean(dim=0) * completion_mask
 
 
-def apply_reward_control(rewards: torch.Tensor, completion_mask: torch.Tensor, control: str) -> torch.Tensor:
+def apply_reward_control(
+    rewards: torch.Tensor, completion_mask: torch.Tensor, control: str, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """
     Replace rewards by a control, to see what a gain owes to the discriminator.
 
@@ -69,6 +71,7 @@ def apply_reward_control(rewards: torch.Tensor, completion_mask: torch.Tensor, c
         completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
         control (`str`): `none` keeps them; `constant` is 1; `shuffled` gives each completion the rewards of another,
             chosen by a random permutation (where that one had ended, its last reward); `random` is uniform in [0, 1).
+        generator (`torch.Generator`, *optional*): Of the random numbers, on the CPU; torch's own by default.
 
     Returns:
         `torch.Tensor` of the same shape; 0 where the mask is 0.
@@ -81,10 +84,10 @@ def apply_reward_control(rewards: torch.Tensor, completion_mask: torch.Tensor, c
     if control == "constant":
         return completion_mask.to(rewards.dtype)
     if control == "shuffled":
-        permutation = torch.randperm(len(rewards), device=rewards.device)
+        permutation = torch.randperm(len(rewards), generator=generator).to(rewards.device)
         return hold_last_reward(rewards, completion_mask)[permutation] * completion_mask
     if control == "random":
-        return torch.rand_like(rewards) * completion_mask
+        return torch.rand(rewards.shape, generator=generator).to(rewards) * completion_mask
     raise ValueError(f"`reward_control` must be one of none, constant, shuffled, random; got {control!r}.")
 
 
@@ -205,31 +208,51 @@ def advantages_from_rewards(
     return masked_whiten(advantages, completion_mask) if whiten else advantages
 
 
-def rewards_and_advantages(
-    scores: torch.Tensor, prompt_scores: torch.Tensor, completion_mask: torch.Tensor, args: SeqGANConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rewards_of_scores(
+    scores: torch.Tensor, prompt_scores: torch.Tensor, completion_mask: torch.Tensor, reward: str
+) -> torch.Tensor:
     """
-    Go the whole way from scores to advantages, by a run's settings.
+    Say what the discriminator makes of prompts, and of each token behind them.
 
     Args:
         scores (`torch.Tensor` of shape `(num_rollouts, batch_size, completion_length)`): Log-odds.
         prompt_scores (`torch.Tensor` of shape `(num_rollouts, batch_size)`): Log-odds of rollouts from the prompts alone.
         completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
-        args (`SeqGANConfig`): `reward`, `reward_control`, `baseline` and what belongs to them.
+        reward (`str`): See [`reward_from_scores`].
 
     Returns:
-        `tuple` of two `torch.Tensor` of shape `(batch_size, completion_length)`: the discriminator's rewards, and the
-        advantages (of the control, where one is set).
+        `torch.Tensor` of shape `(batch_size, 1 + completion_length)`: the prompt's value, then a reward per token.
     """
-    rewards = average_rollout_scores(reward_from_scores(scores, args.reward), completion_mask)
-    prompt_values = reward_from_scores(prompt_scores, args.reward).mean(dim=0)
+    rewards = average_rollout_scores(reward_from_scores(scores, reward), completion_mask)
+    return torch.cat([reward_from_scores(prompt_scores, reward).mean(dim=0).unsqueeze(1), rewards], dim=1)
+
+
+def advantages_of_update(
+    rewards: torch.Tensor,
+    completion_mask: torch.Tensor,
+    args: SeqGANConfig,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """
+    Go from the rewards of all completions of an update to advantages, by a run's settings.
+
+    Args:
+        rewards (`torch.Tensor` of shape `(batch_size, 1 + completion_length)`): From [`rewards_of_scores`].
+        completion_mask (`torch.Tensor` of shape `(batch_size, completion_length)`): 1 where a token counts.
+        args (`SeqGANConfig`): `reward_control`, `baseline` and what belongs to them.
+        generator (`torch.Generator`, *optional*): Of a control's random numbers, on the CPU.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, completion_length)`: of the control, where one is set.
+    """
     # The value of the prompt is one more reward to the controls: they replace whatever D said.
     controlled = apply_reward_control(
-        torch.cat([prompt_values.unsqueeze(1), rewards], dim=1),
+        rewards,
         torch.cat([torch.ones_like(completion_mask[:, :1]), completion_mask], dim=1),
         args.reward_control,
+        generator,
     )
-    advantages = advantages_from_rewards(
+    return advantages_from_rewards(
         controlled[:, 1:],
         completion_mask,
         args.baseline,
@@ -238,4 +261,3 @@ def rewards_and_advantages(
         stride=args.rollout_stride,
         whiten=args.whiten_advantages,
     )
-    return rewards, advantages

@@ -10,6 +10,7 @@ from .chunks import RowLimit
 from .completions import Completions
 from .generation import ForkPlan, new_row_limit, run_plan, sampling_mode
 from .masking import mask_after_eos
+from .randomness import derived_keys, new_keys
 
 Score = Callable[[Completions], torch.Tensor]
 
@@ -42,6 +43,7 @@ def rollout(
     batch_size: int | None = None,
     from_prompt: bool = False,
     row_limit: RowLimit | None = None,
+    row_keys: torch.Tensor | None = None,
 ) -> Iterator[Rollouts]:
     """
     Finish every prefix of every completion `num_rollouts` times: MC search of SeqGAN, Eq. 3
@@ -60,6 +62,8 @@ def rollout(
         batch_size (`int`, *optional*): The most rollouts alive at once; all by default.
         from_prompt (`bool`): Also finish the empty prefix of each completion: the value of its prompt.
         row_limit (`RowLimit`, *optional*): Where it is kept how many were too many for the memory.
+        row_keys (`torch.Tensor` of shape `(batch_size,)`, *optional*): Those of the rollouts' random numbers are made of
+            each completion's, the prefix length and the rollout's number; drawn from torch's own by default.
 
     Yields:
         `Rollouts`: a chunk as soon as it is finished.
@@ -68,6 +72,9 @@ def rollout(
     if len(row) == 0:
         return
     row_limit = row_limit or new_row_limit()
+    if row_keys is None:
+        row_keys = new_keys(len(completions), row.device)
+    keys = derived_keys(derived_keys(row_keys[row], prefix_length), number)
     forced_ids = _pad_to(completions.completion_ids, generation_config.max_new_tokens, generation_config.pad_token_id)
 
     def finish(chunk: slice) -> Rollouts:
@@ -77,6 +84,7 @@ def rollout(
             forced_ids=forced_ids[rows],
             first_length=int(chunk_length[0]),
             forks={int(p): parents[chunk_length == p] for p in chunk_length.unique()},
+            keys=keys[chunk],
         )
         with sampling_mode(model):
             ids = run_plan(model, completions.prompt_ids[rows], completions.prompt_mask[rows], plan, generation_config)
@@ -101,6 +109,7 @@ def score_rollouts(
     batch_size: int | None = None,
     from_prompt: bool = False,
     row_limit: RowLimit | None = None,
+    row_keys: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Score the rollouts of every prefix, and each whole completion for its last token.
@@ -109,7 +118,8 @@ def score_rollouts(
     (`stride > 1`) has the scores of the next prefix that was.
 
     Args:
-        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit: See [`rollout`].
+        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit, row_keys: See
+            [`rollout`].
         score (`Callable`): Finished `Completions` to scores, a `torch.Tensor` of shape `(batch_size,)`.
 
     Returns:
@@ -123,7 +133,7 @@ def score_rollouts(
     rows = torch.arange(batch, device=device)
     values[:, rows, completions.lengths] = score(completions).float()
     for chunk in rollout(
-        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit
+        model, completions, generation_config, num_rollouts, stride, batch_size, from_prompt, row_limit, row_keys
     ):
         values[chunk.rollout, chunk.row, chunk.prefix_length] = score(chunk.completions).float()
     prefix_length = torch.arange(1, length + 1, device=device)

@@ -16,7 +16,7 @@ from .discriminator import Discriminator, context_length
 from .generation import generate_completions, sampling_config
 from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import reader_of
-from .states import own_randomness
+from .randomness import SAMPLES, derived_keys, named_key
 
 _NETWORK_CONFIGS = ("config.json", "adapter_config.json")
 
@@ -55,14 +55,14 @@ def complete_prompts(
     config = sampling_config(text_format, temperature)
     rows = [{"prompt_ids": prompt, "completion_ids": []} for prompt in prompts]
     texts = Completions.collate(rows, text_format.pad_token_id).to(model.device)
+    keys = derived_keys(named_key(seed, SAMPLES), torch.arange(len(texts))).to(model.device)
     parts = []
-    with (
-        own_randomness(seed, model.device),
-        tqdm(total=len(texts), desc=f"Sampling at temperature {temperature:g}", unit="text", leave=False) as progress,
-    ):
-        for ids, mask in zip(texts.prompt_ids.split(batch_size), texts.prompt_mask.split(batch_size), strict=True):
-            parts.append(generate_completions(model, ids, mask, config))
-            progress.update(len(ids))
+    with tqdm(total=len(texts), desc=f"Sampling at temperature {temperature:g}", unit="text", leave=False) as progress:
+        for start in range(0, len(texts), batch_size):
+            some = texts.select(slice(start, start + batch_size))
+            row_keys = keys[start : start + batch_size]
+            parts.append(generate_completions(model, some.prompt_ids, some.prompt_mask, config, row_keys=row_keys))
+            progress.update(len(some))
     return Completions(*(torch.cat(tensors) for tensors in zip(*(part.tensors() for part in parts), strict=True)))
 
 

@@ -43,11 +43,13 @@ from .losses import (
     reader_of,
     weighted_token_loss,
 )
-from .masking import masked_mean
+from .masking import mask_after_eos
 from .metering import Meter
 from .pair import PairTrainer, base_model_of
+from .processes import num_processes, process_index, put_together, share_of
 from .progress import RichProgressCallback, choose_display
-from .rewards import rewards_and_advantages
+from .randomness import COMPLETIONS, CONTROLS, NEGATIVES, ROLLOUTS, derived_keys, named_key
+from .rewards import advantages_of_update, rewards_of_scores
 from .rollout import score_rollouts
 from .states import dropout_off, own_randomness
 from .streams import GameTexts, Replay
@@ -186,6 +188,8 @@ class SeqGANTrainer(PairTrainer):
         self.failed_pushes: list[str] = []
         self._pushes = BackgroundPushes(args.hub_token)
         self._meter = Meter()
+        self._prompts: list[dict[str, torch.Tensor]] = []
+        self._scored: list[dict[str, Any]] = []
         self._display = choose_display(args)
         if isinstance(self._display, RichProgressCallback):
             self.remove_callback(ProgressCallback)
@@ -282,48 +286,85 @@ class SeqGANTrainer(PairTrainer):
 
     # ---- Update G --------------------------------------------------------------------------------------------------
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
+        """As in `Trainer`: the prompts of an update, in as many batches as its gradient is accumulated over."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._prompts = batches
+        return batches, num_items
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """One update of the generator (or one accumulated part of it): write, finish, score, learn."""
-        batch = self._generate_and_score_completions(self._prepare_inputs(inputs))
+        """
+        One update of the generator: write, finish, score, learn. Where its gradient is accumulated over several batches,
+        the first writes for all of them.
+        """
+        if not self._scored:
+            self._scored = self._generate_and_score_completions(self._prompts)
         with self._meter.phase("generator"), naming_knobs("An update of the generator", _MEMORY_KNOBS):
-            return super().training_step(model, batch, num_items_in_batch)
+            return super().training_step(model, self._scored.pop(0), num_items_in_batch)
 
-    def _generate_and_score_completions(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-        args = self.args
-        # The last batch of an epoch may be short; its prompts are repeated, so that every update has the same size.
-        num_prompts = self._train_batch_size // args.num_generations
-        prompts = torch.arange(num_prompts, device=args.device) % len(inputs["prompt_ids"])
+    def _generate_and_score_completions(self, batches: Sequence[dict[str, torch.Tensor]]) -> list[dict[str, Any]]:
+        args, pad = self.args, self.text_format.pad_token_id
+        prompts = Completions.concatenate([self._full(self._prepare_inputs(batch)) for batch in batches], pad)
+        # All processes' rows of a batch stand before those of the next batch, as their prompts do in the dataset.
+        each, processes, step = self._train_batch_size, num_processes(), self.state.global_step
+        rows = torch.arange(each) + each * process_index()
+        rows = (rows + each * processes * torch.arange(len(batches)).unsqueeze(1)).flatten().to(args.device)
+        count = len(rows) * processes
         with self._meter.phase("generate"):
-            completions = self._generate(
-                inputs["prompt_ids"][prompts], inputs["prompt_mask"][prompts], args.num_generations
-            )
-        scores, prompt_scores = self._score_prefixes(completions)
-        rewards, advantages = rewards_and_advantages(scores, prompt_scores, completions.completion_mask, args)
-        if wrong := int((~rewards.isfinite() | ~advantages.isfinite()).sum()):
-            raise self._diverged(f"{wrong} of {rewards.numel()} rewards are not finite")
-        self._meter.add(completion_metrics(completions, rewards, self.text_format.eos_token_id))
-        self._keep_samples(completions, scores)
-        batch = {"completions": completions, "advantages": advantages}
-        if args.mle_coef > 0:
-            game_round = self.state.global_step // args.generator_steps
-            batch["real"] = self.texts.for_generator(game_round, self._train_batch_size).to(args.device)
-        return batch
+            keys = derived_keys(named_key(args.seed, COMPLETIONS, step), rows)
+            completions = self._generate(prompts, keys, args.num_generations)
+        scores = self._score_prefixes(completions, derived_keys(named_key(args.seed, ROLLOUTS, step), rows))
+        self._keep_samples(completions, scores[0])
+        mine = rewards_of_scores(*scores, completions.completion_mask, args.reward)
+        rewards, ids = (put_together(tensor, rows, count) for tensor in (mine, completions.completion_ids))
+        mask = mask_after_eos(ids, self.text_format.eos_token_id)
+        draws = torch.Generator().manual_seed(named_key(args.seed, CONTROLS, step))
+        advantages = advantages_of_update(rewards, mask, args, draws)
+        if wrong := int((~(rewards[:, 1:].isfinite() & advantages.isfinite())).sum()):
+            raise self._diverged(f"{wrong} of {advantages.numel()} rewards are not finite")
+        everyone = Completions(ids[:, :0], mask[:, :0], ids, mask)
+        self._meter.add(completion_metrics(everyone, rewards[:, 1:], self.text_format.eos_token_id))
+        return self._parts_of_update(completions, advantages, mask, rows)
 
-    def _generate(self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, num_generations: int) -> Completions:
+    def _parts_of_update(
+        self, completions: Completions, advantages: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor
+    ) -> list[dict[str, Any]]:
+        """Cut what this process has of an update into the batches that its gradient is accumulated over."""
+        args, each, count = self.args, self._train_batch_size, len(advantages)
+        common, real = {"num_tokens": mask.sum().item() * each / count}, None
+        if args.mle_coef > 0:
+            real = self.texts.for_generator(self.state.global_step // args.generator_steps, count).to(args.device)
+            common["num_real_tokens"] = real.completion_mask.sum().item() * each / count
+        parts = []
+        for start in range(0, len(rows), each):
+            part = slice(start, start + each)
+            here = rows[part]
+            batch = {"completions": completions.select(part), "advantages": advantages[here]}
+            parts.append(batch | common | ({} if real is None else {"real": real.select(here)}))
+        return parts
+
+    def _full(self, inputs: dict[str, torch.Tensor]) -> Completions:
+        """Repeat the prompts of a short batch, the last of an epoch, so that every update has the same size."""
+        prompts = Completions(**inputs)
+        num_prompts = self._train_batch_size // self.args.num_generations
+        return prompts.select(torch.arange(num_prompts, device=self.args.device) % len(prompts))
+
+    def _generate(self, prompts: Completions, row_keys: torch.Tensor, num_generations: int = 1) -> Completions:
         with self.accelerator.autocast():
             return generate_completions(
                 self.model,
-                prompt_ids,
-                prompt_mask,
+                prompts.prompt_ids,
+                prompts.prompt_mask,
                 self.generation_config,
                 num_generations,
-                self.rows_at_once(prompt_ids.shape[1]),
+                self.rows_at_once(prompts.prompt_ids.shape[1]),
                 self.row_limit,
+                row_keys,
             )
 
-    def _score_prefixes(self, completions: Completions) -> tuple[torch.Tensor, torch.Tensor]:
+    def _score_prefixes(self, completions: Completions, row_keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score every prefix by what its rollouts are worth, or, without rollouts, by what D says of it."""
         args = self.args
         if args.num_rollouts == 0:
@@ -341,6 +382,7 @@ class SeqGANTrainer(PairTrainer):
                 self.rows_at_once(completions.prompt_ids.shape[1]),
                 from_prompt=args.baseline == "difference",
                 row_limit=self.row_limit,
+                row_keys=row_keys,
             )
 
     def _score(self, texts: Completions) -> torch.Tensor:
@@ -367,7 +409,7 @@ class SeqGANTrainer(PairTrainer):
         if args.beta > 0:
             with torch.no_grad(), self._reference_policy() as reference_policy:
                 reference = completion_predictions(reference_policy, *completions.tensors())
-            kl_weights = args.beta * mean_weights(mask)
+            kl_weights = args.beta * mean_weights(mask, inputs["num_tokens"])
         with self.accelerator.autocast():
             loss, tokens = weighted_token_loss(
                 completion_predictions(model, *completions.tensors()),
@@ -379,12 +421,16 @@ class SeqGANTrainer(PairTrainer):
                 kl_weights=kl_weights,
                 reference=reference,
             )
-        parts = {"entropy": masked_mean(tokens.entropy, mask), "policy_loss": -(tokens.logps * weights).sum()}
+        # Neither is anything behind a completion.
+        parts = {
+            "entropy": tokens.entropy.sum() / inputs["num_tokens"],
+            "policy_loss": -(tokens.logps * weights).sum(),
+        }
         if args.beta > 0:
-            parts["kl"] = masked_mean(tokens.kl, mask)
+            parts["kl"] = tokens.kl.sum() / inputs["num_tokens"]
         if args.mle_coef > 0:
             with self.accelerator.autocast():
-                parts["mle_loss"] = mean_negative_log_likelihood(model, inputs["real"])
+                parts["mle_loss"] = mean_negative_log_likelihood(model, inputs["real"], inputs["num_real_tokens"])
             loss = loss + args.mle_coef * parts["mle_loss"]
         values = {name: value.item() for name, value in parts.items()}
         self._meter.add(values)
@@ -455,7 +501,7 @@ class SeqGANTrainer(PairTrainer):
         # D draws from random states of its own: what G samples does not depend on how D was trained.
         with own_randomness(seed, args.device):
             real = self.texts.for_discriminator(game_round, count).to(args.device)
-            generated = self._generate(real.prompt_ids, real.prompt_mask, num_generations=1)
+            generated = self._negatives_for(real)
             tested = self.discriminator.evaluate(self.texts.held_out(game_round, count), generated)
             self._meter.add(tested, prefix="discriminator/held_out_")
             gate = args.discriminator_accuracy_gate
@@ -465,6 +511,15 @@ class SeqGANTrainer(PairTrainer):
                 self._meter.add(trained, prefix="discriminator/")
             if args.discriminator_replay > 0:
                 self.replay.add(generated)
+
+    def _negatives_for(self, real: Completions) -> Completions:
+        """Complete the prompts of real texts, each process those of its share."""
+        mine = share_of(len(real))
+        key = named_key(self.args.seed, NEGATIVES, self._sets_played)
+        keys = derived_keys(key, torch.arange(len(real)))[mine].to(self.args.device)
+        ids = put_together(self._generate(real.select(mine), keys).completion_ids, mine, len(real))
+        mask = mask_after_eos(ids, self.text_format.eos_token_id)
+        return Completions(real.prompt_ids, real.prompt_mask, ids, mask)
 
     # ---- Look ------------------------------------------------------------------------------------------------------
 

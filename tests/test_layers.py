@@ -16,7 +16,7 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "states", "blockwise", "caches", "models", "metrics"},
+    {"masking", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
     {"checkpoints", "data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
     {"rollout", "oracle", "streams", "corpora", "samples"},

@@ -179,7 +179,7 @@ def test_nothing_behind_eos_is_trained_on(tiny_model, tmp_path):
     """Change what stands behind EOS: the loss and its gradient must not notice."""
     trainer = SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
     inputs = trainer.data_collator(list(trainer.train_dataset)[:4])
-    batch = trainer._generate_and_score_completions(inputs)
+    (batch,) = trainer._generate_and_score_completions([inputs])
     mask = batch["completions"].completion_mask
     mask[:, 3:] = 0
     losses = []

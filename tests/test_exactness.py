@@ -1,0 +1,91 @@
+"""How rows are cut into batches, chunks and processes changes nothing that is computed of them."""
+
+import pytest
+import torch
+from conftest import BOS
+from test_trainer import config, texts, weights
+
+from seqgan_hf import SeqGANTrainer
+from seqgan_hf.completions import Completions
+from seqgan_hf.losses import mean_negative_log_likelihood
+
+EVERY_TERM = {"beta": 0.1, "mle_coef": 0.5, "whiten_advantages": True}
+ROUNDS = 5
+# Adam makes a whole step of what is only rounded: of GPT-2's biases of keys, say, whose gradient is 0.
+NO_STEP_FROM_NOTHING = {"adam_epsilon": 1e-2, "learning_rate": 0.1}
+
+
+def assert_same_game(first, second, rtol=1e-4, atol=2e-5):
+    """Compare the networks of two trainers, and what they logged of them."""
+    for one, other in ((first.model, second.model), (first.discriminator.model, second.discriminator.model)):
+        expected, found = weights(one), weights(other)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=rtol, atol=atol)
+    for one, other in zip(first.state.log_history, second.state.log_history, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            if "seconds/" not in name and not name.startswith("train_"):
+                assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4), name
+
+
+@pytest.fixture
+def played(tiny_model, tmp_path):
+    def play(generator="lstm", **settings):
+        defaults = {
+            "max_steps": ROUNDS,
+            "per_device_train_batch_size": 8,
+            "discriminator_samples": 8,
+            **NO_STEP_FROM_NOTHING,
+        }
+        args = config(tmp_path, **{**defaults, **settings})
+        trainer = SeqGANTrainer(tiny_model(generator), tiny_model("cnn"), args, train_dataset=texts(count=40))
+        trainer.train()
+        return trainer
+
+    return play
+
+
+@pytest.mark.parametrize("generator", ["lstm", "gpt2"])
+@pytest.mark.parametrize("control", ["none", "shuffled", "random"])
+def test_eight_batches_of_one_are_one_batch_of_eight(generator, control, played):
+    settings = {**EVERY_TERM, "reward_control": control, "baseline": "difference"}
+    whole = played(generator, **settings)
+    parts = played(generator, per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
+    assert_same_game(whole, parts)
+
+
+def test_completions_are_compared_with_those_of_all_batches(played):
+    settings = {**EVERY_TERM, "baseline": "leave_one_out"}
+    whole = played(**settings)
+    assert_same_game(whole, played(per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings))
+
+
+def test_groups_of_one_prompt_stay_together_over_batches(played):
+    settings = {"num_generations": 2, "baseline": "group_leave_one_out"}
+    whole = played(**settings)
+    assert_same_game(whole, played(per_device_train_batch_size=2, gradient_accumulation_steps=4, **settings))
+
+
+def test_a_game_in_chunks_is_the_same_game(played):
+    settings = {"rollout_update_rate": 0.5, "num_rollouts": 3}
+    assert_same_game(played(**settings), played(rollout_batch_size=3, **settings))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gpt2", "llama"])
+def test_more_padding_changes_no_loss_and_no_score(name, tiny_model):
+    torch.manual_seed(1)
+    rows = [
+        {"prompt_ids": [BOS, *range(3, 3 + prompt)], "completion_ids": torch.randint(3, 20, (length,)).tolist()}
+        for prompt, length in ((0, 5), (2, 3), (3, 7))
+    ]
+    batch = Completions.collate(rows, pad_token_id=0)
+    longer = Completions.concatenate(
+        [batch, Completions.collate([{"prompt_ids": [BOS] * 9, "completion_ids": [5] * 12}], 0)], 0
+    ).select(slice(0, 3))
+    assert longer.prompt_ids.shape[1] == 9 and longer.completion_ids.shape[1] == 12
+    model = tiny_model(name)
+    losses = [mean_negative_log_likelihood(model, texts) for texts in (batch, longer)]
+    torch.testing.assert_close(*losses)
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
