@@ -16,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .hub import first_line
+from .processes import is_first, meet
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +45,8 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
     """
     Let a checkpoint be written elsewhere, and put it into its place when all of it is on the disk.
 
+    All processes enter and leave at once. They write to the same folder; the first one makes it and puts it into place.
+
     Args:
         checkpoint (`Path`): Its folder `checkpoint-<step>`, which is replaced if it exists.
 
@@ -54,12 +57,20 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
         CheckpointError: If it cannot be written, to a full disk for example. What was written of it is removed.
     """
     aside = checkpoint.parent / UNFINISHED_FOLDER
+    if not is_first():
+        meet()
+        yield aside / checkpoint.name
+        meet()
+        meet()
+        return
     _put_back(checkpoint.parent)
     shutil.rmtree(aside, ignore_errors=True)
     unfinished = aside / checkpoint.name
     try:
         unfinished.mkdir(parents=True)
+        meet()
         yield unfinished
+        meet()
         for path in (*sorted(unfinished.rglob("*")), unfinished):
             _flush(path)
         if checkpoint.exists():
@@ -78,6 +89,7 @@ def written_whole(checkpoint: Path) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)
     with contextlib.suppress(OSError):  # not every file system does that for folders
         _flush(checkpoint.parent)
+    meet()
 
 
 def _put_back(folder: Path) -> None:
@@ -97,12 +109,15 @@ def _is_about_writing(error: BaseException) -> bool:
 
 def write_whole(path: Path, text: str) -> None:
     """
-    Write a file of text, whole or not at all; a file of that name is replaced.
+    Write a file of text, whole or not at all; a file of that name is replaced. Of several processes the first writes.
 
     Args:
-        path (`Path`): The file.
+        path (`Path`): The file; its folder is made.
         text (`str`): Written as UTF-8.
     """
+    if not is_first():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp")
     unfinished.write_text(text, encoding="utf-8")
     _flush(unfinished)

@@ -258,6 +258,11 @@ class SeqGANConfig(TrainingArguments):
         self._check_numbers()
         self._check_json()
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = False  # the search would take the output layer for unused
+        loading: Any = self.accelerator_config
+        if loading.dispatch_batches is None:
+            loading.dispatch_batches = False  # of a stream, batches of unlike width cannot be sent
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn of it at every loop
         for name, choices in {
@@ -367,6 +372,11 @@ class SeqGANConfig(TrainingArguments):
             raise ValueError(
                 f"`per_device_train_batch_size` ({batch_size}) must be a multiple of `num_generations` "
                 f"({self.num_generations}), because a batch holds every completion of its prompts."
+            )
+        if self.discriminator_samples < self.world_size:
+            raise ValueError(
+                f"`discriminator_samples` must be at least the number of processes ({self.world_size}), each of which "
+                f"writes its share of a set; got {self.discriminator_samples}."
             )
         if self.baseline == "leave_one_out" and batch_size * self.world_size < 2:
             raise ValueError(

@@ -15,6 +15,7 @@ from transformers.utils import logging
 from .chunks import RowLimit, naming_knobs
 from .completions import Completions, decode_ids
 from .config import DISCRIMINATOR_LOSSES
+from .processes import add_gradients, largest, process_index, put_together, share_of, total
 from .states import dropout_off, own_randomness
 
 logger = logging.get_logger(__name__)
@@ -281,10 +282,23 @@ class Discriminator:
         on_cpu = self.device.type == "cpu"
         return min(self.score_batch_size, _MOST_SCORED_ON_CPU) if on_cpu else self.score_batch_size
 
+    def _encode_together(self, texts: Completions) -> dict[str, torch.Tensor]:
+        """Encode texts, each process those of its share."""
+        mine, count = share_of(len(texts)), len(texts)
+        inputs = self.encode(texts.select(mine))
+        longest = largest(inputs["input_ids"].shape[1], self.device)
+        return {
+            name: put_together(_widened(name, tensor, longest, self.pad_token_id), mine, count)
+            for name, tensor in inputs.items()
+        }
+
     def update(self, real: Completions, generated: Completions, epochs: int, seed: int) -> dict[str, float]:
         """
         Learn from one set of real and generated texts: Algorithm 1, line 16
         (https://huggingface.co/papers/1609.05473).
+
+        Several processes call this at once, with the same texts. Each learns from its share of every batch, and the
+        gradients are added up: but for dropout, it is what one process would do.
 
         Args:
             real (`Completions`): Real texts.
@@ -301,52 +315,72 @@ class Discriminator:
             MemoryError: If a batch does not fit into memory.
         """
         self.model.train()
-        batches = [self.encode(real), self.encode(generated)]
+        batches = [self._encode_together(real), self._encode_together(generated)]
         labels = torch.cat([torch.full((len(real),), REAL), torch.full((len(generated),), GENERATED)])
         labels = labels.to(self.device)
         inputs = _concatenate(batches, self.pad_token_id)
         lengths = inputs["attention_mask"].sum(dim=1).cpu()  # known on the host: no batch waits for the device
         order = torch.Generator().manual_seed(seed)
         losses, correct = [], []
-        with own_randomness(seed, self.device), naming_knobs("An update of the discriminator", _MEMORY_KNOBS):
+        own_seed = seed + 7_919 * process_index()
+        with own_randomness(own_seed, self.device), naming_knobs("An update of the discriminator", _MEMORY_KNOBS):
             for _ in range(epochs):
-                for index in self._batches(len(real), len(generated), order):
-                    longest = max(int(lengths[index].max()), 1)
+                for index, whole in self._batches(len(real), len(generated), order):
+                    counts = lengths if self.learns_prefixes else torch.ones_like(lengths)
+                    share = (counts[index].sum() / counts[whole].sum()).item()
+                    longest = max(int(lengths[index].max()), 1) if len(index) else 1
                     index = index.to(self.device)
                     batch = {name: tensor[index, :longest] for name, tensor in inputs.items()}
-                    if self.learns_prefixes:
-                        every = self.prefix_logits(batch)[:, 1:]
-                        logits = every[:, -1]
-                        counts = batch["attention_mask"].bool()
-                        losses.append(self._step(every[counts], labels[index].unsqueeze(1).expand_as(every)[counts]))
-                    else:
-                        logits = self.logits(batch)
-                        losses.append(self._step(logits, labels[index]))
+                    loss, logits = self._loss(batch, labels[index])
+                    losses.append(self._step(loss, share))
                     correct.append(
                         torch.stack([(logits.detach() > 0) == (labels[index] == REAL), labels[index] == REAL])
                     )
         self.model.eval()
         is_correct, is_real = torch.cat(correct, dim=1)
+        sums = [part.sum() for part in (is_correct & is_real, is_real, is_correct & ~is_real, ~is_real)]
+        correct_real, num_real, correct_generated, num_generated = total(torch.stack(sums)).tolist()
         return {
-            "loss": torch.stack(losses).mean().item(),
-            "accuracy_real": is_correct[is_real].float().mean().item(),
-            "accuracy_generated": is_correct[~is_real].float().mean().item(),
+            "loss": total(torch.stack(losses)).mean().item(),
+            "accuracy_real": correct_real / num_real,
+            "accuracy_generated": correct_generated / num_generated,
         }
 
-    def _batches(self, num_real: int, num_generated: int, order: torch.Generator) -> Iterator[torch.Tensor]:
-        """Cut one epoch into batches of row numbers; for the pairwise loss each has as many texts of both kinds."""
+    def _batches(
+        self, num_real: int, num_generated: int, order: torch.Generator
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """
+        Cut one epoch into batches of row numbers, for the pairwise loss with as many texts of both kinds: this process's
+        share of each, and the whole.
+        """
         if self.loss != "pairwise":
-            yield from torch.randperm(num_real + num_generated, generator=order).split(self.batch_size)
+            for whole in torch.randperm(num_real + num_generated, generator=order).split(self.batch_size):
+                yield whole[share_of(len(whole))], whole
             return
         real, generated = (torch.randperm(count, generator=order) for count in (num_real, num_generated))
         pairs_at_once = max(self.batch_size // 2, 1)
         for some, others in zip(real.split(pairs_at_once), generated.split(pairs_at_once), strict=True):
-            yield torch.cat([some, others + num_real])
+            mine = share_of(len(some))
+            yield torch.cat([some[mine], others[mine] + num_real]), torch.cat([some, others + num_real])
 
-    def _step(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = discriminator_loss(logits, labels == REAL, self.loss)
+    def _loss(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of a batch, 0 if it is empty, and the logits of its whole texts."""
+        if len(labels) == 0:
+            return torch.zeros((), device=self.device), torch.zeros(0, device=self.device)
+        if not self.learns_prefixes:
+            logits = self.logits(batch)
+            return discriminator_loss(logits, labels == REAL, self.loss), logits
+        every, counts = self.prefix_logits(batch)[:, 1:], batch["attention_mask"].bool()
+        is_real = (labels == REAL).unsqueeze(1).expand_as(every)
+        return discriminator_loss(every[counts], is_real[counts], self.loss), every[:, -1]
+
+    def _step(self, loss: torch.Tensor, share: float) -> torch.Tensor:
+        """Learn from all processes' losses, and return what this one's adds to their mean."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = loss * share
+        if loss.requires_grad:
+            loss.backward()
+        add_gradients(self.model)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         total_norm = nn.utils.get_total_norm(gradients)
         value, norm = torch.stack([loss.detach(), total_norm]).tolist()
@@ -357,9 +391,15 @@ class Discriminator:
         self.optimizer.step()
         return loss.detach()
 
+    def _score_together(self, texts: Completions) -> torch.Tensor:
+        """Score texts, each process those of its share."""
+        mine = share_of(len(texts))
+        scores = self.score(texts.select(mine)) if mine.stop > mine.start else torch.zeros(0, device=self.device)
+        return put_together(scores, mine, len(texts))
+
     def evaluate(self, real: Completions, generated: Completions) -> dict[str, float]:
         """
-        Test on texts that were not trained on.
+        Test on texts that were not trained on. Several processes call this at once, with the same texts.
 
         Args:
             real (`Completions`): Held-out real texts.
@@ -369,7 +409,7 @@ class Discriminator:
             `dict`: `accuracy_real`, `accuracy_generated`, their mean `accuracy` and `auc`, all in [0, 1]; 0.5 is chance
             for the last two.
         """
-        real_scores, generated_scores = self.score(real), self.score(generated)
+        real_scores, generated_scores = (self._score_together(texts) for texts in (real, generated))
         accuracy_real = (real_scores > 0).float().mean().item()
         accuracy_generated = (generated_scores <= 0).float().mean().item()
         return {
@@ -526,9 +566,13 @@ def _give_padding_token(model: PreTrainedModel, pad_token_id: int, pad_is_a_toke
 def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:
     longest = max(batch["input_ids"].shape[1] for batch in batches)
 
-    def pad(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        value = pad_token_id if name == "input_ids" else 0
-        behind = (0, 0) * (tensor.dim() - 2) + (0, longest - tensor.shape[1])
-        return nn.functional.pad(tensor, behind, value=value)
+    return {
+        name: torch.cat([_widened(name, batch[name], longest, pad_token_id) for batch in batches])
+        for name in batches[0]
+    }
 
-    return {name: torch.cat([pad(name, batch[name]) for batch in batches]) for name in batches[0]}
+
+def _widened(name: str, tensor: torch.Tensor, width: int, pad_token_id: int) -> torch.Tensor:
+    """Pad one of the tensors that a model reads to the right."""
+    behind = (0, 0) * (tensor.dim() - 2) + (0, width - tensor.shape[1])
+    return nn.functional.pad(tensor, behind, value=pad_token_id if name == "input_ids" else 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .states import dropout_off
 
@@ -18,7 +19,7 @@ def split_head(model: nn.Module) -> nn.Linear | None:
     """
     Find the linear layer that a model's logits come from, if they are its output and nothing else.
 
-    A model that caps, scales or masks its logits, compiled and data-parallel ones, and heads that are quantised, sharded,
+    A model that caps, scales or masks its logits, compiled and sharded ones, and heads that are quantised, sharded,
     adapted or hooked are left whole. What a model does with its logits is found out once, so do not change it (a
     `logit_scale`) between calls.
 
@@ -28,7 +29,9 @@ def split_head(model: nn.Module) -> nn.Linear | None:
     Returns:
         `nn.Linear`, or `None` where the model must be called as it is.
     """
-    # A data-parallel wrapper gathers gradients as its forward pass ends: a head that is used later has them twice.
+    # Where this wrapper looks for parameters that its forward pass left out, a head that is used later is one of them.
+    if isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
+        model = model.module
     if hasattr(model, "module") or hasattr(model, "_orig_mod") or not hasattr(model, "get_output_embeddings"):
         return None
     head = model.get_output_embeddings()  # type: ignore[operator]

@@ -8,8 +8,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
+
+from .processes import is_first, largest
 
 logger = logging.get_logger(__name__)
 
@@ -32,20 +35,26 @@ class InterruptionCallback(TrainerCallback):
     """
     Ends training after the update under way, with a checkpoint, on SIGINT (Ctrl-C) or SIGTERM (a scheduler's notice).
 
-    A second signal does what it did before.
+    A second signal does what it did before. Of several processes, which get it at different moments, all end after the
+    same update.
+
+    Args:
+        device (`torch.device`): That of the network.
 
     Attributes:
-        received (`int`, *optional*): The number of the signal.
+        received (`int`, *optional*): The number of the signal, as soon as all processes know of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.received: int | None = None
+        self._came: int | None = None
         self._before: dict[int, Any] = {}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals while this is entered. Other threads than the first cannot, and are left alone."""
-        self.received = None
+        self.received = self._came = None
         if threading.current_thread() is threading.main_thread():
             # What is ignored stays so: a run in the background of a shell is not meant by its Ctrl-C.
             wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -61,8 +70,10 @@ class InterruptionCallback(TrainerCallback):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self._came = number
         self._stop_listening()
+        if not is_first():
+            return
         name = signal.Signals(number).name
         # A handler may interrupt a print, and what buffers refuses to be entered again. It prints all the same, and does
         # not write to the terminal itself: a live display would lose its place.
@@ -71,9 +82,12 @@ class InterruptionCallback(TrainerCallback):
                 f"{name}: finishing this update, then saving. A second one ends at once.", file=sys.stderr, flush=True
             )
 
+    def _tell_each_other(self) -> None:
+        self.received = largest(self._came or 0, self.device) or None
+
     def end_if_asked(self, last_words: str) -> None:
         """
-        End the process, if a signal has asked for it.
+        End the process, if a signal has asked for it. All processes ask at once.
 
         Args:
             last_words (`str`): A warning, where things stand.
@@ -81,13 +95,16 @@ class InterruptionCallback(TrainerCallback):
         Raises:
             Interrupted: If a signal has come.
         """
+        self._tell_each_other()
         if self.received is not None:
-            logger.warning(last_words)
+            if is_first():
+                logger.warning(last_words)
             raise Interrupted(self.received)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._tell_each_other()
         if self.received is not None:
             control.should_save = control.should_training_stop = True
 

@@ -37,6 +37,7 @@ from .hub import BackgroundPushes, PushError, create_repository, how_to_push, re
 from .memory import rows_that_fit
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .plots import plot_learning_curves
+from .processes import from_first, is_first
 from .randomness import SAMPLES, derived_keys, named_key
 from .streams import GameTexts, Replay
 
@@ -141,22 +142,24 @@ class PairTrainer(Trainer):
             best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
             if self.state.best_global_step and (best == checkpoint or best.is_dir()):
                 self.state.best_model_checkpoint = str(best)
-                self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
+                if self.args.should_save:
+                    self.state.save_to_json(str(unfinished / TRAINER_STATE_NAME))
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(checkpoint))
-        rotate_checkpoints(
-            output_dir=str(checkpoint.parent),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=True,
-        )
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(checkpoint.parent),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
 
     def checkpoint_folder(self, trial: Any = None) -> Path:
         """Return where a checkpoint of this update lies, or would."""
         return Path(super()._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _newest_checkpoint(self) -> str:
-        last = last_checkpoint(self.args.output_dir)
+        last = from_first(last_checkpoint(self.args.output_dir) if is_first() else None)
         if last is None:
             raise ValueError(
                 f"{self.args.output_dir} holds no complete checkpoint to resume. Check `output_dir`, or leave "
@@ -185,6 +188,8 @@ class PairTrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
+        if not self.args.should_save:
+            return
         delayed = None if self.rollout_policy is self.model else self._trained_weights(self.rollout_policy)
         state = {
             "discriminator_optimizer": self.discriminator.optimizer.state_dict(),
@@ -209,7 +214,7 @@ class PairTrainer(Trainer):
         if checkpoint is None:
             return
         with refusing_code(checkpoint):
-            state = torch.load(os.path.join(checkpoint, STATE_FILE), map_location=self.args.device, weights_only=True)
+            state = torch.load(os.path.join(checkpoint, STATE_FILE), map_location=_where(self.args), weights_only=True)
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
@@ -463,6 +468,11 @@ def _network_facts(model: PreTrainedModel, base_model: str | None) -> NetworkFac
     model = model.get_base_model() if _is_adapter(model) else model  # type: ignore[operator]
     carries_code = bool(getattr(model, "_auto_class", None) or getattr(model.config, "auto_map", None))
     return NetworkFacts(type(model).__name__, base_model, carries_code)
+
+
+def _where(args: SeqGANConfig) -> torch.device:
+    """Return the device as `torch.load` knows it: that of one of several processes on a CPU has a number."""
+    return torch.device("cpu") if args.device.type == "cpu" else args.device
 
 
 def _is_adapter(model: nn.Module) -> bool:

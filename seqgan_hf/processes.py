@@ -1,7 +1,7 @@
 """Who works on what where several processes play one game: shares of rows, and tensors put together from them.
 
-Every function here but [`share_of`] and the two counts is a meeting: all processes call it, in the same order. With one
-process none of them does anything.
+Every function behind [`share_of`] is a meeting: all processes call it, in the same order. With one process none of them
+does anything.
 """
 
 from typing import Any
@@ -13,6 +13,11 @@ from torch import distributed, nn
 def num_processes() -> int:
     """Return how many processes play this game."""
     return distributed.get_world_size() if _are_several() else 1
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that writes and speaks."""
+    return process_index() == 0
 
 
 def process_index() -> int:
@@ -55,9 +60,19 @@ def total(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def any_of(flag: bool, device: torch.device) -> bool:
-    """Tell whether the flag is set on any process."""
-    return flag if not _are_several() else bool(total(torch.tensor(int(flag), device=device)))
+def largest(number: int, device: torch.device) -> int:
+    """
+    Return the largest of the processes' numbers.
+
+    Args:
+        number (`int`): This process's.
+        device (`torch.device`): That of the network, which the processes exchange tensors of.
+    """
+    if not _are_several():
+        return number
+    box = torch.tensor(number, device=device)
+    distributed.all_reduce(box, distributed.ReduceOp.MAX)
+    return int(box)
 
 
 def from_first(value: Any) -> Any:
@@ -90,7 +105,8 @@ def begin_alike(model: nn.Module) -> None:
 
 def add_gradients(model: nn.Module) -> None:
     """
-    Add up the gradients of all processes, in the place of this one's; those of a process that has none count as 0.
+    Add up the gradients of all processes, in the place of this one's. A process that has none adds 0; where none has any,
+    there is none.
 
     Args:
         model (`nn.Module`): After its backward pass.
@@ -100,9 +116,13 @@ def add_gradients(model: nn.Module) -> None:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for dtype in sorted({parameter.dtype for parameter in trained}, key=str):
         some = [parameter for parameter in trained if parameter.dtype == dtype]
-        flat = total(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in some]))
-        for parameter, summed in zip(some, flat.split([p.numel() for p in some]), strict=True):
-            parameter.grad = summed.view_as(parameter)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+        have = torch.tensor([p.grad is not None for p in some], dtype=dtype, device=some[0].device)
+        summed = total(torch.cat([have, *(part.flatten() for part in parts)]))
+        for parameter, count, part in zip(
+            some, summed[: len(some)], summed[len(some) :].split([p.numel() for p in some]), strict=True
+        ):
+            parameter.grad = part.view_as(parameter) if count > 0 else None
 
 
 def _are_several() -> bool:

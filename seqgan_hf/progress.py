@@ -368,7 +368,7 @@ def choose_display(args: SeqGANConfig) -> TqdmDisplay | RichProgressCallback:
         console = Console()
         if console.is_interactive and not console.is_jupyter:
             return RichProgressCallback(console)
-    return TqdmDisplay(bool(args.disable_tqdm))
+    return TqdmDisplay(bool(args.disable_tqdm) or args.process_index > 0)
 
 
 def headlines(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -36,7 +36,7 @@ from .models import (
 from .pair import game_settings
 from .pretraining import pretrain_generator
 from .streams import generator_and_discriminator_folds
-from .trainer import SeqGANTrainer, refuse_several_processes
+from .trainer import SeqGANTrainer, check_launch
 
 # What may change between calls of one run: it is measured again, or plays a game more.
 _MEASURED = {"controls", "temperatures", "rival_temperature", "num_test_samples", "game"}
@@ -70,7 +70,7 @@ def start(
             config.hub_private_repo,
             config.hub_revision,
         )
-    refuse_several_processes(config)
+    check_launch(config)
     set_seed(config.seed)
     return args, config
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from accelerate.utils import parse_flag_from_env
+from datasets import Dataset, IterableDataset, disable_progress_bars
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallback, TrainerCallback, set_seed
@@ -46,7 +47,7 @@ from .losses import (
 from .masking import mask_after_eos
 from .metering import Meter
 from .pair import PairTrainer, base_model_of
-from .processes import num_processes, process_index, put_together, share_of
+from .processes import begin_alike, is_first, num_processes, process_index, put_together, share_of, total
 from .progress import RichProgressCallback, choose_display
 from .randomness import COMPLETIONS, CONTROLS, NEGATIVES, ROLLOUTS, derived_keys, named_key
 from .rewards import advantages_of_update, rewards_of_scores
@@ -112,7 +113,9 @@ class SeqGANTrainer(PairTrainer):
         args = SeqGANConfig() if args is None else args
         if not isinstance(args, SeqGANConfig):
             raise TypeError(f"`args` must be a `SeqGANConfig`; got {type(args).__name__}. It takes what that takes.")
-        refuse_several_processes(args)
+        check_launch(args)
+        if not is_first():
+            disable_progress_bars()  # of `datasets`; those of a game are the first process's anyway
         if train_dataset is None:
             raise ValueError("`train_dataset` is missing: the discriminator needs real texts to learn from.")
         check_kind(train_dataset, "train_dataset")
@@ -177,6 +180,8 @@ class SeqGANTrainer(PairTrainer):
             compute_metrics=held_out_metrics,
             callbacks=callbacks,
         )
+        for network in (self.model, self.discriminator.model):
+            begin_alike(network)  # before copies are made
         self.generation_config = sampling_config(self.text_format, args.temperature)
         self.row_limit = new_row_limit()
         has_adapter = hasattr(generator, "disable_adapter")
@@ -195,7 +200,7 @@ class SeqGANTrainer(PairTrainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(self._display)
             self._meter.listener = self._display.enter
-        self._interruption = InterruptionCallback()
+        self._interruption = InterruptionCallback(args.device)
         self.add_callback(DiscriminatorCallback(self))
         self.add_callback(self._interruption)
         self.add_callback(WarningsCallback())
@@ -485,7 +490,7 @@ class SeqGANTrainer(PairTrainer):
             for _ in self._display.track(steps, "Discriminator warm-up", "set"):
                 self._interruption.end_if_asked("Stopped before the first update: there is nothing to go on from.")
                 self._train_discriminator_on_fresh_set(game_round=0)
-        self.log({f"warmup_{name}": value for name, value in self._meter.read().items()})
+        self.log({f"warmup_{name}": value for name, value in self._measured().items()})
 
     def update_discriminator(self) -> None:
         """Train D on `discriminator_steps` fresh sets, after the generator's updates of a round: lines 14 to 17."""
@@ -564,8 +569,18 @@ class SeqGANTrainer(PairTrainer):
         if "loss" in logs:
             updates = self.state.global_step - self._last_log
             self._last_log = self.state.global_step
-            logs |= self._meter.read(per=max(updates, 1))
+            logs |= self._measured(per=max(updates, 1))
         super().log(logs, start_time)
+
+    def _measured(self, per: int = 1) -> dict[str, float]:
+        """Read the meter: means over all processes, seconds too."""
+        values = self._meter.read(per)
+        if num_processes() == 1:
+            return values
+        means = (
+            total(torch.tensor(list(values.values()), dtype=torch.double, device=self.args.device)) / num_processes()
+        )
+        return dict(zip(values, means.tolist(), strict=True))
 
     _last_log = _began_at = 0
 
@@ -588,13 +603,20 @@ def _on_device(model: PreTrainedModel, args: SeqGANConfig) -> PreTrainedModel:
     return model if getattr(model, "is_quantized", False) else model.to(args.device)
 
 
-def refuse_several_processes(args: SeqGANConfig) -> None:
-    """Raise `ValueError` if several processes were launched; of several GPUs take one."""
-    if args.world_size > 1:
+def check_launch(args: SeqGANConfig) -> None:
+    """Raise `ValueError` if the generator would be sharded; of several GPUs that one process sees take one."""
+    asked = {
+        "DeepSpeed": args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"),
+        "FSDP": args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP"),
+        "Tensor or context parallelism": args.parallelism_config
+        or parse_flag_from_env("ACCELERATE_USE_PARALLELISM_CONFIG"),
+    }
+    if sharding := [name for name, is_asked in asked.items() if is_asked]:
         raise ValueError(
-            f"SeqGANTrainer runs in one process so far; {args.world_size} were launched. Use `accelerate launch "
-            "--num_processes 1`."
+            f"{sharding[0]} is not supported: each process writes with the generator, and SeqGANTrainer keeps the whole "
+            "of it there. Launch with recipes/accelerate/ddp.yaml; if it does not fit, train an adapter (`peft_config`), "
+            "of a quantised generator perhaps."
         )
     if args.n_gpu > 1:
-        logger.info("Several GPUs are visible; one is used.")
+        logger.info("Several GPUs are visible to one process; one is used.")
         args._n_gpu = 1

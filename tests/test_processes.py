@@ -1,0 +1,263 @@
+"""Two processes with half the batch each play the game of one, write it down once, and go on with it."""
+
+import os
+import signal
+
+import pytest
+import torch
+from accelerate.state import PartialState
+from conftest import BOS, PAD, VOCAB_SIZE
+from datasets import Dataset
+from peft import LoraConfig
+from several import in_processes
+from test_exactness import EVERY_TERM, NO_STEP_FROM_NOTHING
+from test_interruption import SignalAt
+from test_trainer import config, texts
+from transformers import TrainerCallback
+
+from seqgan_hf import SeqGANTrainer
+from seqgan_hf.checkpoints import checkpoints_in
+from seqgan_hf.interruption import Interrupted
+from seqgan_hf.loading import switch_off_dropout
+from seqgan_hf.models import LikelihoodRatioForSequenceClassification
+from seqgan_hf.processes import add_gradients, from_first, largest, process_index, put_together, share_of
+
+ROUNDS = 5
+
+
+def new_trainer(
+    tiny_model, folder, generator="lstm", judge="cnn", dataset=None, callbacks=None, lora=False, **settings
+):
+    defaults = {"max_steps": ROUNDS, "discriminator_samples": 8, "output_dir": str(folder)} | NO_STEP_FROM_NOTHING
+    judge = tiny_model(judge)
+    switch_off_dropout(judge)  # each process would draw other units for other texts
+    if settings.get("discriminator_loss") == "pairwise":
+        judge.classifier.bias.requires_grad_(
+            False
+        )  # no pair depends on it, and Adam makes steps of what is only rounded
+    return SeqGANTrainer(
+        tiny_model(generator),
+        judge,
+        config(folder, **(defaults | settings)),
+        train_dataset=texts(count=40) if dataset is None else dataset,
+        eval_dataset=texts(count=7),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False) if lora else None,
+        callbacks=callbacks,
+    )
+
+
+def outcome(trainer):
+    """Return what a game leaves behind, in a form that goes through a pipe."""
+    networks = [
+        {name: value.tolist() for name, value in model.state_dict().items()}
+        for model in (trainer.model, trainer.discriminator.model)
+    ]
+    return networks, trainer.state.log_history
+
+
+def play(tiny_model, folder, resume=None, **settings):
+    trainer = new_trainer(tiny_model, folder, **settings)
+    trainer.train(resume_from_checkpoint=resume)
+    held_out = {name: value for name, value in trainer.evaluate().items() if name in ("eval_nll", "eval_perplexity")}
+    networks, log = outcome(trainer)
+    return networks, [*log, held_out]
+
+
+def assert_same(one, other):
+    for expected, found in zip(one[0], other[0], strict=True):
+        for name in expected:
+            torch.testing.assert_close(torch.tensor(found[name]), torch.tensor(expected[name]), rtol=1e-4, atol=2e-5)
+    for expected, found in zip(one[1], other[1], strict=True):
+        assert expected.keys() == found.keys()
+        for name in expected:
+            # The mean over batches that `Trainer` takes counts what fills the last one up.
+            if (
+                "second" not in name
+                and not name.startswith("train_")
+                and "runtime" not in name
+                and name != "eval_loss"
+            ):
+                assert found[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-4), name
+
+
+def ragged_prompts():
+    draw = torch.Generator().manual_seed(4)
+    return Dataset.from_dict(
+        {
+            part: [torch.randint(3, VOCAB_SIZE, (1 + row % most,), generator=draw).tolist() for row in range(40)]
+            for part, most in (("prompt_ids", 4), ("completion_ids", 6))
+        }
+    )
+
+
+GAMES = {
+    "every term": {},
+    "gpt2": {"generator": "gpt2"},
+    "llama, checkpointing": {"generator": "llama", "gradient_checkpointing": True},
+    "unused searched for": {"generator": "gpt2", "ddp_find_unused_parameters": True, "mle_coef": 0},
+    "adapter": {"generator": "llama", "lora": True},
+    "groups": {"num_generations": 2, "baseline": "group_leave_one_out"},
+    "difference": {"baseline": "difference", "rollout_update_rate": 0.5},
+    "accumulated": {"gradient_accumulation_steps": 2},
+    "shuffled": {"reward_control": "shuffled"},
+    "random": {"reward_control": "random"},
+    "cross-fitting, replay": {"discriminator_data": "cross_fit", "discriminator_replay": 0.5},
+    "pairs": {"discriminator_loss": "pairwise", "discriminator_samples": 7, "reward": "logit"},
+    "odd sets": {"discriminator_samples": 7, "discriminator_batch_size": 5, "judge": "roberta"},
+    "ragged prompts": {"dataset": ragged_prompts()},
+    "stream": {"dataset": texts(count=40).to_iterable_dataset(), "discriminator_holdout": 0.01},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_two_processes_play_the_game_of_one(game, tiny_model, tmp_path):
+    settings = EVERY_TERM | GAMES[game]
+    one = play(tiny_model, tmp_path / "one", **settings, per_device_train_batch_size=8)
+    settings["per_device_train_batch_size"] = 4
+    first, second = in_processes(2, lambda: play(tiny_model, tmp_path / "two", **settings))
+    assert first[0] == second[0], "both have the same networks, to the bit"
+    assert_same(one, first)
+
+
+def test_a_discriminator_that_reads_the_generator_learns_alike(tiny_model, tmp_path):
+    def ratio(name):
+        if name != "ratio":
+            return tiny_model(name)
+        return LikelihoodRatioForSequenceClassification.from_language_models(
+            [tiny_model("lstm"), tiny_model("lstm")], start_token_id=BOS, pad_token_id=PAD, hidden_size=4
+        )
+
+    settings = {"judge": "ratio", "num_rollouts": 0, "baseline": "difference"}
+    one = play(ratio, tmp_path / "one", **settings, per_device_train_batch_size=8)
+    first, second = in_processes(2, lambda: play(ratio, tmp_path / "two", **settings, per_device_train_batch_size=4))
+    assert first[0] == second[0]
+    assert_same(one, first)
+
+
+def test_two_processes_save_one_checkpoint_and_go_on_from_it_exactly(tiny_model, tmp_path):
+    settings = EVERY_TERM | {"save_strategy": "steps", "save_steps": 2, "discriminator_replay": 0.5}
+
+    def whole():
+        return play(tiny_model, tmp_path / "whole", **settings)
+
+    def resumed():
+        folder = tmp_path / "parts"
+        new_trainer(tiny_model, folder, **settings, callbacks=[StopAfter(3)]).train()
+        return play(tiny_model, folder, resume=True, **settings)
+
+    expected, found = in_processes(2, whole), in_processes(2, resumed)
+    assert found[0][0] == expected[0][0] == expected[1][0], "to the bit"
+    assert [path.name for path in checkpoints_in(tmp_path / "parts")] == [
+        "checkpoint-2",
+        "checkpoint-4",
+        "checkpoint-5",
+    ]
+    names = {path.name for path in (tmp_path / "parts" / "checkpoint-4").iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth", "seqgan_state.pt", "trainer_state.json"} <= names
+    assert not (tmp_path / "parts" / "_saving").exists()
+
+
+def test_one_process_goes_on_with_what_two_began(tiny_model, tmp_path):
+    settings = EVERY_TERM | {"save_strategy": "steps", "save_steps": 2}
+    one = play(tiny_model, tmp_path / "one", **settings, per_device_train_batch_size=8)
+    folder = tmp_path / "two"
+    begin = lambda: new_trainer(tiny_model, folder, **settings, callbacks=[StopAfter(2)]).train() and None  # noqa: E731
+    in_processes(2, begin)
+    assert_same(one, play(tiny_model, folder, resume=True, **settings, per_device_train_batch_size=8))
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_signal_to_one_process_ends_all_after_the_same_update(who, tiny_model, tmp_path):
+    def interrupted():
+        sent = [SignalAt(signal.SIGTERM, step=1)] if process_index_of_environment() == who else []
+        trainer = new_trainer(tiny_model, tmp_path, callbacks=sent)
+        try:
+            trainer.train()
+        except Interrupted as error:
+            return trainer.state.global_step, error.code
+        return "not interrupted"
+
+    assert in_processes(2, interrupted) == [(2, 128 + signal.SIGTERM)] * 2
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["checkpoint-2"]
+
+
+def process_index_of_environment():
+    return int(os.environ["RANK"])
+
+
+class StopAfter(TrainerCallback):
+    """End a run early, with a checkpoint, as if it had been killed behind it."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_training_stop = True
+
+
+def test_only_the_first_process_shows_and_writes(tiny_model, tmp_path, capfd):
+    settings = {"log_completions": True, "disable_tqdm": False, "max_steps": 1}
+    in_processes(2, lambda: new_trainer(tiny_model, tmp_path, **settings).train() and None)
+    out, err = capfd.readouterr()
+    assert out.count("P(real)") == 1 and err.count("Discriminator warm-up:   0%") == 1 and err.count("Map:   0%") == 2
+    assert len(list((tmp_path / "completions").iterdir())) == 1
+
+
+def test_networks_that_were_drawn_apart_begin_alike(tiny_model, tmp_path):
+    def first_weights():
+        torch.manual_seed(process_index_of_environment())
+        model = torch.nn.Linear(3, 2)
+        alike = tiny_model("lstm")
+        for weight in alike.parameters():
+            torch.nn.init.normal_(weight)
+        trainer = new_trainer(lambda name: alike if name == "lstm" else tiny_model(name), tmp_path, beta=0.1)
+        return model.weight.tolist(), outcome(trainer)[0], trainer.reference.state_dict()["lm_head.weight"].tolist()
+
+    first, second = in_processes(2, first_weights)
+    assert first[0] != second[0] and first[1:] == second[1:]
+
+
+def test_sets_of_fewer_texts_than_processes_are_refused(tiny_model, tmp_path):
+    def refused():
+        with pytest.raises(ValueError) as error:
+            new_trainer(tiny_model, tmp_path, discriminator_samples=1)
+        return str(error.value)
+
+    message = (
+        "`discriminator_samples` must be at least the number of processes (2), each of which writes its share of a set; "
+        "got 1."
+    )
+    assert in_processes(2, refused) == [message] * 2
+
+
+def test_shares_are_neighbours_and_together_everything():
+    def put():
+        PartialState(cpu=True)
+        shares = [(share.start, share.stop) for share in map(share_of, (7, 2, 1, 0))]
+        mine = share_of(7)
+        rows = torch.arange(7.0)[mine] + 1
+        return (
+            shares,
+            put_together(rows, mine, 7).tolist(),
+            largest(process_index(), torch.device("cpu")),
+            from_first(f"said by {process_index()}"),
+        )
+
+    results = in_processes(3, put)
+    assert [shares for shares, *_ in results] == [
+        [(0, 2), (0, 0), (0, 0), (0, 0)], [(2, 4), (0, 1), (0, 0), (0, 0)], [(4, 7), (1, 2), (0, 1), (0, 0)]
+    ]  # fmt: skip
+    assert [rest for _, *rest in results] == [[[1, 2, 3, 4, 5, 6, 7], 2, "said by 0"]] * 3
+
+
+def test_gradients_of_weights_that_nobody_used_stay_none():
+    def added():
+        PartialState(cpu=True)
+        model = torch.nn.ModuleList(torch.nn.Linear(1, 1, bias=False) for _ in range(3))
+        used = [0, 1] if process_index() == 0 else [0]
+        sum(model[index].weight.sum() * (process_index() + 2) for index in used).backward()
+        add_gradients(model)
+        return [None if layer.weight.grad is None else layer.weight.grad.item() for layer in model]
+
+    assert in_processes(2, added) == [[5.0, 2.0, None]] * 2
