@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from .arguments import TextRecipeArguments
+from .checkpoints import write_whole
 from .completions import Completions, decode_ids
 from .evaluation import nll_at_temperatures
 from .plots import plot_quality_and_diversity
@@ -156,5 +157,5 @@ def keep_nearest(bench: Bench, samples: Sequence[str], path: Path) -> list[str]:
     """Keep samples with the training text most like each, apart from what is pushed, as these are real texts."""
     nearest = bench.nearest(samples)
     pairs = [{"sample": sample, "nearest": text} for sample, text in zip(samples, nearest, strict=True)]
-    path.write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(path, json.dumps(pairs, indent=1, ensure_ascii=False))
     return nearest

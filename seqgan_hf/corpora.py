@@ -12,6 +12,7 @@ from transformers.utils import logging
 from .arguments import DatasetArguments, EvaluateArguments, TextRecipeArguments
 from .data import AnyDataset, column_names
 from .loading import load_texts
+from .processes import is_first
 
 logger = logging.get_logger(__name__)
 
@@ -160,7 +161,8 @@ def _read(dataset: AnyDataset, args: DatasetArguments) -> Dataset:
     most = None
     if args.max_samples is not None:
         most = max(_STREAM_HEAD, args.max_samples + 2 * _MOST_TEST_TEXTS)
-    rows = tqdm(itertools.islice(dataset, most), desc=f"Reading {args.dataset_name}", unit="text", total=most)
+    some, name = itertools.islice(dataset, most), args.dataset_name
+    rows = tqdm(some, desc=f"Reading {name}", unit="text", total=most, disable=not is_first())
     texts = Dataset.from_list(list(rows), split=dataset.split)  # of all at once, or their columns might not agree
     if len(texts) == 0:
         raise ValueError(f"The stream of `{args.dataset_name}` has no texts. Check its split and `--keep_rows`.")

@@ -18,6 +18,7 @@ from .discriminator import context_length
 from .losses import completion_predictions, token_logps
 from .masking import masked_mean
 from .metrics import Bleu
+from .processes import is_first
 from .samples import complete_prompts, sample_texts
 from .states import dropout_off
 
@@ -367,7 +368,7 @@ def nll_at_temperatures(
     sums = torch.zeros(len(temperatures), dtype=torch.float64)
     starts = range(0, len(rows), batch_size)
     with dropout_off(model):
-        for start in tqdm(starts, "Likelihood of held-out texts", unit="batch", leave=False):
+        for start in tqdm(starts, "Likelihood of held-out texts", unit="batch", leave=False, disable=not is_first()):
             batch = Completions.collate(rows[start : start + batch_size], pad_token_id).to(model.device)
             predictions = completion_predictions(model, *batch.tensors())
             logps = token_logps(predictions, batch.completion_ids, batch.completion_mask, temperatures)

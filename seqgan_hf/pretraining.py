@@ -50,7 +50,7 @@ def pretrain_generator(
         long_texts (`str`): `truncate` or `error`, as in `SeqGANConfig`.
         epochs (`float`): At most.
         learning_rate (`float`): Of AdamW, constant; the default is the authors' code for their LSTM.
-        batch_size (`int`): Texts per update.
+        batch_size (`int`): Texts per update, those of all processes together.
         patience (`int`): Stop after so many epochs without a new best; 0 trains all epochs and keeps the last state.
         max_grad_norm (`float`): Gradients are clipped to this norm; the default is the authors' code.
         seed (`int`): Of the order of the texts.
@@ -61,7 +61,8 @@ def pretrain_generator(
         `dict`: `epochs` trained, and the held-out `nll` per token and `perplexity` of the state that was kept.
 
     Raises:
-        ValueError: If `label_smoothing_factor` is set: it would not be maximum likelihood.
+        ValueError: If `label_smoothing_factor` is set: it would not be maximum likelihood. If `batch_size` cannot be
+            shared out.
     """
     if training_arguments.get("label_smoothing_factor"):
         raise ValueError(
@@ -89,12 +90,19 @@ def pretrain_generator(
         "metric_for_best_model": "nll",
         "greater_is_better": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
         "seed": seed,
         "report_to": "none",
     }
     settings = TrainingArguments(**(arguments | training_arguments))
     if settings.n_gpu > 1:
         settings._n_gpu = 1  # as in the game, which goes on from here
+    if batch_size % settings.world_size:
+        raise ValueError(
+            f"`batch_size` is that of all processes together, so it must be a multiple of their number, "
+            f"{settings.world_size}; got {batch_size}. A recipe has it as `mle_batch_size`."
+        )
+    settings.per_device_train_batch_size //= settings.world_size
     trainer = LikelihoodTrainer(
         model=model,
         args=settings,

@@ -22,6 +22,7 @@ from .data import TextFormat
 from .loading import load_generator
 from .networks import Networks, load_networks
 from .pair import base_model_of, game_settings
+from .processes import is_first
 from .recipe import (
     announce_game,
     begin,
@@ -126,9 +127,9 @@ def play(
         "texts": bench.measures.digest,
         "settings": settings_of(args, config),
     }
-    if is_matplotlib_available():
+    if is_first() and is_matplotlib_available():
         bench.draw(curves, folder / "quality_diversity.png")
-    if task.write:
+    if task.write and is_first():
         task.write(folder, {"real": bench.real[:NUM_SHOWN]} | shown)
     finish(trainer, report, task.caption(), keep_nearest(bench, shown["SeqGAN"], folder / "nearest.json"))
     return report

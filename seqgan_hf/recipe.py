@@ -4,8 +4,10 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -35,6 +37,7 @@ from .models import (
 )
 from .pair import game_settings
 from .pretraining import pretrain_generator
+from .processes import from_first, is_first, meet
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer, check_launch
 
@@ -62,7 +65,9 @@ def start(
     args, config = parse_config((arguments, SeqGANConfig), argv, description, presets, default_preset)
     if config.push_to_hub and getattr(args, "seeds", 1) > 1:
         raise ValueError("`push_to_hub` takes one run to one repository; leave it out, or set `seeds` to 1.")
-    if config.push_to_hub:  # before hours of training, not after
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")
+    if config.push_to_hub and is_first():  # before hours of training, not after
         create_repository(
             config.hub_model_id,
             str(config.output_dir),
@@ -103,7 +108,7 @@ def likelihood_stage(
         `tuple`: the generator, and the metrics of [`pretrain_generator`] with the `cpu_seconds` that it took.
     """
     folder = Path(config.output_dir) / name
-    if is_resumed(config) and (folder / "metrics.json").is_file():
+    if from_first(is_resumed(config) and (folder / "metrics.json").is_file()):
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return load_generator(str(folder), **loading or {}), metrics
     (texts, *_), _ = generator_and_discriminator_folds(
@@ -132,12 +137,15 @@ def likelihood_stage(
         **{setting: getattr(config, setting) for setting in ("bf16", "fp16", "tf32", "use_cpu")},
     )
     metrics["cpu_seconds"] = time.process_time() - began
-    shutil.rmtree(progress, ignore_errors=True)  # the best state is in the model
-    shutil.rmtree(folder, ignore_errors=True)  # a whole model and an adapter would not go together
-    generator.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    write_whole(folder / "metrics.json", json.dumps(metrics))  # the last: it says that all of it is there
+    meet()  # all have read what they need
+    if is_first():
+        shutil.rmtree(progress, ignore_errors=True)  # the best state is in the model
+        shutil.rmtree(folder, ignore_errors=True)  # a whole model and an adapter would not go together
+        generator.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        write_whole(folder / "metrics.json", json.dumps(metrics))  # the last: it says that all of it is there
+    meet()
     # Read back, as a resumed run does: weights of a file lie otherwise in memory, and sums may round otherwise.
     return load_generator(str(folder), **loading or {}), metrics
 
@@ -204,7 +212,7 @@ def kept_curve(
     path: Path, measured: dict[str, Any], measure: Callable[[], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """
-    Measure a model's curve, unless the file beside its weights has it already.
+    Measure a model's curve, unless the file beside its weights has it already. All processes measure at once.
 
     Args:
         path (`Path`): Of that file, which goes when the weights are replaced.
@@ -214,13 +222,11 @@ def kept_curve(
     Returns:
         `list[dict]` as `measure` returned it.
     """
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["measured"] == measured:
-            curve: list[dict[str, Any]] = kept["curve"]
-            return curve
+    kept = from_first(json.loads(path.read_text(encoding="utf-8")) if is_first() and path.is_file() else None)
+    if kept is not None and kept["measured"] == measured:
+        curve: list[dict[str, Any]] = kept["curve"]
+        return curve
     curve = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps({"measured": measured, "curve": curve}, indent=1))
     return curve
 
@@ -266,9 +272,12 @@ def begin(args: Any, config: SeqGANConfig) -> dict[str, Any] | None:
                 f"`output_dir` {folder} holds {earlier[-1].name} of an earlier run. Pass `--resume_from_checkpoint true` "
                 "to go on with that run, or another `--output_dir`, or remove it."
             )
-        path.unlink(missing_ok=True)
-        for old in (*folder.glob("mle*/metrics.json"), *folder.glob("control_*")):
-            shutil.rmtree(old.parent if old.is_file() else old)
+        meet()  # each has looked
+        if is_first():
+            path.unlink(missing_ok=True)
+            for old in (*folder.glob("mle*/metrics.json"), *folder.glob("control_*")):
+                shutil.rmtree(old.parent if old.is_file() else old)
+        meet()
     if report is None:
         write_config(args, config)
     return report
@@ -339,9 +348,7 @@ def write_config(args: Any, config: SeqGANConfig) -> None:
                 continue
             if (written := _as_yaml(value)) not in (None, [], {}):
                 settings[option.name] = written
-    folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_whole(Path(config.output_dir) / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 def _as_yaml(value: Any) -> Any:
@@ -398,7 +405,7 @@ def which_checkpoint(config: SeqGANConfig) -> str | None:
     asked = config.resume_from_checkpoint
     if str(asked).lower() != "true":
         return asked if is_resumed(config) else None
-    last = last_checkpoint(config.output_dir)
+    last = from_first(last_checkpoint(config.output_dir) if is_first() else None)
     if last is None:
         print(f"{config.output_dir} holds no complete checkpoint: the game starts from its beginning.", flush=True)
     return None if last is None else str(last)

@@ -16,6 +16,7 @@ from .discriminator import Discriminator, context_length
 from .generation import generate_completions, sampling_config
 from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import reader_of
+from .processes import is_first
 from .randomness import SAMPLES, derived_keys, named_key
 
 _NETWORK_CONFIGS = ("config.json", "adapter_config.json")
@@ -57,7 +58,13 @@ def complete_prompts(
     texts = Completions.collate(rows, text_format.pad_token_id).to(model.device)
     keys = derived_keys(named_key(seed, SAMPLES), torch.arange(len(texts))).to(model.device)
     parts = []
-    with tqdm(total=len(texts), desc=f"Sampling at temperature {temperature:g}", unit="text", leave=False) as progress:
+    with tqdm(
+        total=len(texts),
+        desc=f"Sampling at temperature {temperature:g}",
+        unit="text",
+        leave=False,
+        disable=not is_first(),
+    ) as progress:
         for start in range(0, len(texts), batch_size):
             some = texts.select(slice(start, start + batch_size))
             row_keys = keys[start : start + batch_size]
@@ -174,7 +181,7 @@ def score_texts(discriminator: Discriminator, texts: Completions, batch_size: in
     Returns:
         `list[float]`: P(real) of each text, in [0, 1].
     """
-    starts = tqdm(range(0, len(texts), batch_size), "Scoring", unit="batch", leave=False)
+    starts = tqdm(range(0, len(texts), batch_size), "Scoring", unit="batch", leave=False, disable=not is_first())
     scores = [discriminator.score(texts.select(slice(start, start + batch_size))) for start in starts]
     return torch.cat(scores).sigmoid().tolist()
 

@@ -21,6 +21,7 @@ from .models import (
 )
 from .oracle import as_dataset, oracle_digest
 from .plots import plot_quality_and_diversity
+from .processes import is_first
 from .recipe import (
     announce_game,
     begin,
@@ -122,7 +123,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     report["discriminator"] = verdict()
     # Of a resumed game, the earlier part is not known.
     report["cpu_seconds"]["game"] = None if checkpoint else game_seconds
-    if is_matplotlib_available():
+    if is_first() and is_matplotlib_available():
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
     finish(trainer, report, caption)
     return report

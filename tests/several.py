@@ -18,9 +18,7 @@ def in_processes(count, work, *args):
 
     What it returns must go through a pipe. If one fails, its traceback is raised here.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("fork")
     pipes, processes = [], []
     for rank in range(count):
@@ -42,6 +40,13 @@ def in_processes(count, work, *args):
             process.kill()
             process.join()
     return results
+
+
+def free_port():
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 class _Failure:

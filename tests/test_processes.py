@@ -1,7 +1,11 @@
 """Two processes with half the batch each play the game of one, write it down once, and go on with it."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +13,10 @@ from accelerate.state import PartialState
 from conftest import BOS, PAD, VOCAB_SIZE
 from datasets import Dataset
 from peft import LoraConfig
-from several import in_processes
+from several import free_port, in_processes
 from test_exactness import EVERY_TERM, NO_STEP_FROM_NOTHING
 from test_interruption import SignalAt
+from test_recipes import recipe
 from test_trainer import config, texts
 from transformers import TrainerCallback
 
@@ -20,6 +25,7 @@ from seqgan_hf.checkpoints import checkpoints_in
 from seqgan_hf.interruption import Interrupted
 from seqgan_hf.loading import switch_off_dropout
 from seqgan_hf.models import LikelihoodRatioForSequenceClassification
+from seqgan_hf.pretraining import pretrain_generator
 from seqgan_hf.processes import add_gradients, from_first, largest, process_index, put_together, share_of
 
 ROUNDS = 5
@@ -261,3 +267,85 @@ def test_gradients_of_weights_that_nobody_used_stay_none():
         return [None if layer.weight.grad is None else layer.weight.grad.item() for layer in model]
 
     assert in_processes(2, added) == [[5.0, 2.0, None]] * 2
+
+
+# ---- Recipes and launchers -----------------------------------------------------------------------------------------
+
+SMALL = [
+    "--preset", "smoke", "--mle_epochs", "2", "--mle_batch_size", "8", "--max_steps", "2", "--num_rollouts", "1",
+    "--discriminator_warmup_steps", "1", "--discriminator_samples", "8", "--num_test_samples", "20",
+    "--logging_steps", "1", "--hidden_size", "4", "--embedding_size", "4", "--temperatures", "0.8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "measure"),
+    [
+        ("synthetic_oracle", ["--num_texts", "40", "--num_validation_texts", "20"], "NLL_test"),
+        ("nottingham_music", ["--mle_epochs", "1", "--controls", "constant", "--max_steps", "1"], "nll"),
+    ],
+)
+def test_a_recipe_on_two_processes_reports_what_one_would(name, flags, measure, tmp_path):
+    def run(folder, batch_size):
+        sizes = ["--output_dir", str(folder), "--per_device_train_batch_size", str(batch_size)]
+        recipe(name)([*SMALL, *flags, *sizes])
+
+    run(tmp_path / "one", 8)
+    in_processes(2, run, tmp_path / "two", 4)
+    one, first = (json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "two"))
+    assert first["first_stage"]["nll"] == pytest.approx(one["first_stage"]["nll"], rel=1e-5)
+    assert first["stages"].keys() >= one["stages"].keys()
+    for stage in one["stages"].keys() & {"MLE", "SeqGAN", "SeqGAN, reward constant"}:
+        assert first["stages"][stage][measure] == pytest.approx(one["stages"][stage][measure], rel=1e-3), stage
+    if name == "nottingham_music":
+        assert len(list((tmp_path / "two" / "melodies").rglob("*.mid"))) > 0
+
+
+def test_texts_of_an_update_that_processes_cannot_share_are_refused(tiny_model, tmp_path):
+    def refused():
+        with pytest.raises(ValueError) as error:
+            pretrain_generator(tiny_model("lstm"), texts(), texts(), output_dir=tmp_path, batch_size=7)
+        return str(error.value)
+
+    message = (
+        "`batch_size` is that of all processes together, so it must be a multiple of their number, 2; got 7. A recipe "
+        "has it as `mle_batch_size`."
+    )
+    assert in_processes(2, refused) == [message] * 2
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torchrun", "--nproc_per_node", "2", "--master_port", "{port}"],
+        ["accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "{port}"],
+    ],
+    ids=lambda launcher: launcher[0],
+)
+def test_launchers_start_two_processes_that_play_one_game(launcher, tmp_path):
+    program, *flags = [part.format(port=free_port()) for part in launcher]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [Path(sys.executable).with_name(program), *flags, Path(__file__).with_name("play_a_round.py"), tmp_path / "run"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Played on 2 processes.") == 1
+    assert {path.name for path in tmp_path.glob("run/checkpoint-1/rng_state_*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "named"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed is not supported: each process writes with the generator"),
+        ("ACCELERATE_USE_FSDP", "FSDP is not supported: each process writes with the generator"),
+    ],
+)
+def test_a_generator_in_shards_is_refused(variable, named, tiny_model, tmp_path, monkeypatch):
+    args = config(tmp_path)
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ValueError, match=named):
+        SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
