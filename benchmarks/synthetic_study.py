@@ -79,7 +79,7 @@ RUNS: dict[str, Run] = {
     ),
     "likelihood_tuned": Run("modern", flags=("--game", "false", "--discriminator_data", "same")),
     "likelihood_dropout": Run(
-        "modern", flags=("--game", "false", "--discriminator_data", "same", "--generator_dropout", "0.1")
+        "modern", 3, ("--game", "false", "--discriminator_data", "same", "--generator_dropout", "0.1")
     ),
     "likelihood_wide": Run(
         "modern",
