@@ -47,7 +47,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["seqgan_hf", "seqgan_hf.*"]),
-    package_data={"seqgan_hf": ["py.typed", "metrics/*/README.md", "templates/*.md"]},
+    package_data={"seqgan_hf": ["py.typed", "metrics/*/README.md", "templates/*"]},
     entry_points={"console_scripts": ["seqgan-hf = seqgan_hf.cli:main"]},
     install_requires=[
         "torch>=2.11",

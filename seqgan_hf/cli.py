@@ -3,6 +3,7 @@ Settings, learning curves, samples and evaluation, from the command line.
 
   seqgan-hf config [NAME ...]                      print the settings of a run, as a commented YAML file
   seqgan-hf plot RUN [RUN ...] [-o FILE]           draw the learning curves of a run, or of several
+  seqgan-hf report RUN [RUN ...] [-o FILE]         write a page that shows a run, or several side by side
   seqgan-hf sample MODEL [-n 20]                   write texts with any causal language model
   seqgan-hf evaluate MODEL --dataset_name TEXTS    measure held-out likelihood and BLEU over the temperature
   seqgan-hf merge ADAPTER OUTPUT_DIR               make a whole model of a generator's adapter
@@ -31,6 +32,8 @@ from .data import TextFormat
 from .evaluation import evaluate_generator, evaluation_table
 from .loading import find_tokenizer, load_generator, merge_adapter
 from .plots import plot_runs, plot_temperature_sweep, read_log_history
+from .report import Findings, ask_networks, read_run
+from .report_page import write_report
 from .samples import (
     complete_prompts,
     encode_prompt,
@@ -49,6 +52,14 @@ Print the settings of a run as a YAML file: each with its description, its choic
 _PLOT_HELP = """\
 Draw the learning curves of a run: rewards, the discriminator's verdicts, the generator, and where the time goes.
 Several runs lie over each other, at most four.
+"""
+_REPORT_HELP = """\
+Write a page that shows a run, or up to four side by side: warnings, results, quality and diversity, learning curves,
+settings, samples over training from the same random numbers, and what the discriminator makes of each token. The page is
+one file and needs no network; its pictures lie beside it, too. RUN is an output_dir.
+
+  seqgan-hf report obama-run
+  seqgan-hf report game-run control-run -o comparison.html
 """
 _SAMPLE_HELP = """\
 Write texts with any causal language model, trained here or not, by plain sampling. If a discriminator was saved with
@@ -124,6 +135,31 @@ def _plot(argv: list[str]) -> None:
     folder = Path() if len(histories) > 1 else run if run.is_dir() else run.parent
     output = args.output or folder / "curves.png"
     print(f"Learning curves: {plot_runs(histories, output)}")
+
+
+def _report(argv: list[str]) -> None:
+    parser = _parser("seqgan-hf report", _REPORT_HELP)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="an output_dir")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the page; by default report.html, in the run if that is one"
+    )
+    parser.add_argument("-n", "--num_samples", type=int, default=3, help="samples of each kind (default: 3)")
+    parser.add_argument("--seed", type=int, default=42, help="decides the samples (default: 42)")
+    parser.add_argument("--read_only", action="store_true", help="load no model: show what was logged alone")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the models' own code, if they bring any")
+    args = parser.parse_args(argv)
+    if args.num_samples < 1:
+        raise ValueError(
+            f"`--num_samples` must be at least 1; got {args.num_samples}. Leave models out by `--read_only`."
+        )
+    runs = [read_run(run) for run in args.runs]
+    findings = [
+        Findings() if args.read_only else ask_networks(run, args.num_samples, args.seed, args.trust_remote_code)
+        for run in runs
+    ]
+    output = args.output or (Path() if len(runs) > 1 else runs[0].folder) / "report.html"
+    page = write_report(runs, findings, output)
+    print(f"Report: {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _sample(argv: list[str]) -> None:
@@ -205,7 +241,14 @@ def _load(
     return model, find_tokenizer(name, **hub), hub
 
 
-_COMMANDS = {"config": _config, "plot": _plot, "sample": _sample, "evaluate": _evaluate, "merge": _merge}
+_COMMANDS = {
+    "config": _config,
+    "plot": _plot,
+    "report": _report,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "merge": _merge,
+}
 
 if __name__ == "__main__":
     main()

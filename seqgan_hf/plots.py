@@ -26,7 +26,12 @@ _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
     ),
     (
         "Generator, nats per token",
-        {"entropy": "entropy", "mle_loss": "NLL, training texts", "eval_nll": "NLL, held out"},
+        {
+            "entropy": "entropy",
+            "mle_loss": "NLL, training texts",
+            "eval_nll": "NLL, held out",
+            "kl": "KL to the reference",
+        },
     ),
     (
         "Seconds per update",

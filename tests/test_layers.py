@@ -25,7 +25,8 @@ FLOORS = [
     {"melodies", "pair", "text_measures"},
     {"trainer"},
     {"recipe", "bench"},
-    {"synthetic", "real_text"},
+    {"synthetic", "real_text", "report"},
+    {"report_page"},
     {"cli"},
 ]
 # Both stages report held-out NLL alike.
