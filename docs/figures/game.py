@@ -32,7 +32,7 @@ steps = [
     ("2  Rollouts finish the prefixes of each", ["`rollout`", "num_rollouts, rollout_stride, rollout_batch_size"]),
     ("3  D scores every finished text", ["`Discriminator.score`", "log-odds of real, for each rollout of each token"]),
     ("4  Scores become rewards, then advantages",
-     ["`rewards_of_scores`, `advantages_of_update`", "reward, reward_control, baseline, whiten_advantages"]),
+     ["`rewards_of_scores, advantages_of_update`", "reward, reward_control, baseline, whiten_advantages"]),
     ("5  Loss, and one update of G", ["`compute_loss`", "policy gradient + beta x KL + mle_coef x NLL of real texts"]),
 ]  # fmt: skip
 for top, (title, lines) in zip(TOPS, steps, strict=True):
