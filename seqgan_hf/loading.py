@@ -145,7 +145,7 @@ def require_generator(model: Any) -> None:
         TypeError: If it is no causal language model.
         ValueError: If nothing of it is to be trained, or it has no weights.
     """
-    base = _without_adapter(model)
+    base = without_adapter(model)
     if not isinstance(base, PreTrainedModel) or not base.can_generate() or base.config.is_encoder_decoder:
         raise TypeError(
             f"The generator must be a causal language model; got {type(base).__name__}. Pass a name or path, or load "
@@ -165,7 +165,7 @@ def require_discriminator(model: Any) -> None:
         TypeError: If it is no sequence classifier.
         ValueError: If nothing of it is to be trained, or it has no weights.
     """
-    base = _without_adapter(model)
+    base = without_adapter(model)
     if not isinstance(base, PreTrainedModel) or base.can_generate():
         raise TypeError(
             f"The discriminator must be a sequence classifier; got {type(base).__name__}. Pass a name or path, or "
@@ -192,8 +192,14 @@ def require_tokenizer(processing_class: Any, name: str) -> None:
         )
 
 
-def _without_adapter(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def is_adapter(model: Any) -> bool:
+    """Tell whether a network is an adapter around another one."""
+    return hasattr(model, "get_base_model")
+
+
+def without_adapter(model: Any) -> Any:
+    """Return the network inside an adapter; one that is none as it is."""
+    return model.get_base_model() if is_adapter(model) else model
 
 
 def _require_weights(model: nn.Module, role: str) -> None:

@@ -21,8 +21,8 @@ from .corpora import load_splits
 from .data import TextFormat
 from .loading import load_generator
 from .networks import Networks, load_networks
-from .pair import base_model_of, game_settings
 from .processes import is_first
+from .published import base_model_of, game_settings
 from .recipe import (
     announce_game,
     begin,

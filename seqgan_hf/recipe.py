@@ -27,6 +27,7 @@ from .config import SeqGANConfig, is_secret, parse_config, publishable
 from .data import AnyDataset, TextFormat
 from .evaluation import stages_table
 from .hub import create_repository
+from .launch import check_launch
 from .loading import load_generator
 from .models import (
     LikelihoodRatioForSequenceClassification,
@@ -35,11 +36,11 @@ from .models import (
     TextCNNConfig,
     TextCNNForSequenceClassification,
 )
-from .pair import game_settings
 from .pretraining import pretrain_generator
 from .processes import from_first, is_first, meet
+from .published import game_settings
 from .streams import generator_and_discriminator_folds
-from .trainer import SeqGANTrainer, check_launch
+from .trainer import SeqGANTrainer
 
 # What may change between calls of one run: it is measured again, or plays a game more.
 _MEASURED = {"controls", "temperatures", "rival_temperature", "num_test_samples", "game"}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from datasets import Dataset, IterableDataset, disable_progress_bars
 from torch import nn
 from torch.utils.data import DataLoader
@@ -25,6 +24,7 @@ from .evaluation import completion_metrics, held_out_metrics
 from .generation import generate_completions, new_row_limit, sampling_config
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
+from .launch import check_launch, on_device
 from .loading import (
     hub_arguments,
     load_discriminator,
@@ -46,9 +46,9 @@ from .losses import (
 )
 from .masking import mask_after_eos
 from .metering import Meter
-from .pair import PairTrainer, base_model_of
 from .processes import begin_alike, is_first, num_processes, process_index, put_together, share_of, total
 from .progress import RichProgressCallback, choose_display
+from .published import PublishedPairTrainer, base_model_of
 from .randomness import COMPLETIONS, CONTROLS, NEGATIVES, ROLLOUTS, derived_keys, named_key
 from .rewards import advantages_of_update, rewards_of_scores
 from .rollout import score_rollouts
@@ -64,7 +64,7 @@ _MEMORY_KNOBS = (
 )
 
 
-class SeqGANTrainer(PairTrainer):
+class SeqGANTrainer(PublishedPairTrainer):
     """
     Fine-tunes a causal language model against a discriminator that learns along with it: Algorithm 1 of SeqGAN
     (https://huggingface.co/papers/1609.05473).
@@ -137,7 +137,7 @@ class SeqGANTrainer(PairTrainer):
         judge = load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator"))
         require_discriminator(judge)
         self.discriminator = self._make_discriminator(
-            _on_device(judge, args),
+            on_device(judge, args),
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=is_conditional(train_dataset, self.text_format),
@@ -263,31 +263,6 @@ class SeqGANTrainer(PairTrainer):
                 + ("It holds weights alone." if self.args.save_only_model else "Go on with `resume_from_checkpoint`.")
             )
         return result
-
-    def _maybe_log_save_evaluate(
-        self, tr_loss: Any, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
-    ) -> None:
-        """As in `Trainer`; after a signal the update is saved in any case, also with a `save_strategy` that would "
-        "not."""
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
-        if self._interruption.received is not None and not self.checkpoint_folder(trial).is_dir():
-            self._save_checkpoint(model, trial)
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`; after a signal neither the best pair takes the place of the last, nor is that deleted."""
-        best, is_over = self.state.best_model_checkpoint, self.state.global_step >= self.state.max_steps
-        if self._interruption.received is not None and not is_over:
-            self.state.best_model_checkpoint = None
-        result = super()._finalize_training(*args, **kwargs)
-        self.state.best_model_checkpoint = best
-        return result
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Make no update more where a finished run is resumed: `Trainer` asks whether it is over only after one."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*args, **kwargs)
 
     # ---- Update G --------------------------------------------------------------------------------------------------
 
@@ -564,8 +539,7 @@ class SeqGANTrainer(PairTrainer):
         self.sample_texts = self.discriminator.describe(shown, scores[0, : len(shown)].gather(1, last).squeeze(1))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as `Trainer` does; a training step's log also carries the means of all that was measured since the "
-        "last."""
+        """Log as `Trainer` does; that of a training step carries the means of all that was measured since the last."""
         if "loss" in logs:
             updates = self.state.global_step - self._last_log
             self._last_log = self.state.global_step
@@ -596,27 +570,3 @@ class SeqGANTrainer(PairTrainer):
 
 def _collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, torch.Tensor]:
     return vars(Completions.collate(rows, pad_token_id))
-
-
-def _on_device(model: PreTrainedModel, args: SeqGANConfig) -> PreTrainedModel:
-    # What was loaded in 4 or 8 bits is in its place, and refuses to be moved.
-    return model if getattr(model, "is_quantized", False) else model.to(args.device)
-
-
-def check_launch(args: SeqGANConfig) -> None:
-    """Raise `ValueError` if the generator would be sharded; of several GPUs that one process sees take one."""
-    asked = {
-        "DeepSpeed": args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"),
-        "FSDP": args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP"),
-        "Tensor or context parallelism": args.parallelism_config
-        or parse_flag_from_env("ACCELERATE_USE_PARALLELISM_CONFIG"),
-    }
-    if sharding := [name for name, is_asked in asked.items() if is_asked]:
-        raise ValueError(
-            f"{sharding[0]} is not supported: each process writes with the generator, and SeqGANTrainer keeps the whole "
-            "of it there. Launch with recipes/accelerate/ddp.yaml; if it does not fit, train an adapter (`peft_config`), "
-            "of a quantised generator perhaps."
-        )
-    if args.n_gpu > 1:
-        logger.info("Several GPUs are visible to one process; one is used.")
-        args._n_gpu = 1

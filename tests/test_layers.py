@@ -18,11 +18,12 @@ PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
     {"masking", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
-    {"checkpoints", "data", "discriminator", "generation", "loading", "losses", "memory", "tokenization"},
+    {"checkpoints", "data", "discriminator", "generation", "launch", "loading", "losses", "memory", "tokenization"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"melodies", "pair", "text_measures"},
+    {"published"},
     {"trainer"},
     {"recipe", "bench"},
     {"synthetic", "real_text", "report"},
