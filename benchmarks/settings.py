@@ -381,7 +381,11 @@ def _loss_task(
             report_to="none", disable_tqdm=True, **settings,
         )  # fmt: skip
         trainer = SeqGANTrainer(model, judge, args, as_dataset(texts))
-    batch = {"completions": texts, "advantages": torch.rand(batch_size, length), "real": texts}
+    tokens = float(texts.completion_mask.sum())
+    batch = {
+        "completions": texts, "advantages": torch.rand(batch_size, length), "num_tokens": tokens,
+        "real": texts, "num_real_tokens": tokens,
+    }  # fmt: skip
     return lambda: trainer.compute_loss(trainer.model, batch).backward()
 
 

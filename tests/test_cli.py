@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, SeqGANConfig, TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.arguments import EvaluateArguments, SampleArguments, TextRecipeArguments
 from seqgan_hf.cli import main
+from seqgan_hf.completions import one_line
 from seqgan_hf.config import parse_config
 from seqgan_hf.corpora import load_held_out
 from seqgan_hf.data import TextFormat
@@ -185,7 +186,7 @@ def test_texts_are_written_to_a_file_that_load_texts_reads(run, refused, pair, g
     expected = judge.score(complete_prompts(model, prompts, text_format, seed=42)).sigmoid().tolist()
     assert [row["score"] for row in rows] == pytest.approx(expected, rel=1e-5)
     shown = run("sample", pair, "-n", 3, "--prompt", "we open", "--no_scores", "--max_completion_length", 4)
-    assert shown.splitlines() == [" ".join(f"we open{row['completion']}".split()) for row in rows]
+    assert shown.splitlines() == [one_line(f"we open{row['completion']}") for row in rows]
     refused(
         "seqgan-hf sample: `--output` must end in .jsonl or .txt; got texts.csv.",
         "sample", pair, "--output", "texts.csv",

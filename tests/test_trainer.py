@@ -780,12 +780,6 @@ def test_a_dataset_of_another_kind_is_named(tiny_model, tmp_path):
         SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=["a text"])
 
 
-def test_several_processes_are_refused(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(SeqGANConfig, "world_size", 2)
-    with pytest.raises(ValueError, match="SeqGANTrainer runs in one process so far; 2 were launched"):
-        SeqGANTrainer(tiny_model("gpt2"), tiny_model("cnn"), config(tmp_path), train_dataset=texts())
-
-
 def test_a_name_that_cannot_be_had_is_explained(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = "Could not load the tokenizer of `nobody/nothing`: it is neither a local path nor could it be had"
