@@ -88,9 +88,9 @@ def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_
     rivals = {1: finished(0.3)}
     assert synthetic_study.gains(narrow, rivals, 1.0) is None
     assert synthetic_study.gains(narrow, rivals, 0.9) == pytest.approx([9.2 - (8.0 - 0.04 / 0.59)])
-    table = synthetic_study.gains_table({"likelihood_early": narrow, "likelihood_tuned": rivals})
+    table = synthetic_study.gains_table({"likelihood_early": narrow, "likelihood_dropout": rivals})
     assert "| MLE, stopped early | 1 | not reached | 1.268 |" in table
-    table = synthetic_study.gains_table({"likelihood_early": narrow | {2: narrow[1]}, "likelihood_tuned": rivals})
+    table = synthetic_study.gains_table({"likelihood_early": narrow | {2: narrow[1]}, "likelihood_dropout": rivals})
     assert "| MLE, stopped early | 1 |" in table, "the seeds that both have"
 
 
@@ -106,7 +106,7 @@ def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
     results.mkdir()
     page.write_text(PAGE)
     for seed in (1, 2, 3):
-        for name in ("modern", "likelihood_tuned"):
+        for name in ("modern", "likelihood_dropout"):
             (results / f"{name}_{seed}.json").write_text(json.dumps(finished(0.3, seed)))
     synthetic_study.write_page(results, page)
     written = page.read_text()
