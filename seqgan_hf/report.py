@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .callbacks import COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
@@ -145,8 +146,18 @@ def settings_that_matter(runs: Sequence[Run]) -> dict[str, list[Any]]:
     values = {name: [run.settings.get(name) for run in runs] for name in names}
     if len(runs) > 1:
         return {name: row for name, row in values.items() if any(value != row[0] for value in row)}
-    defaults = {option.name: option.default for option in dataclasses.fields(SeqGANConfig)}
+    defaults = _defaults_of(runs[0])
     return {name: row for name, row in values.items() if name not in defaults or row[0] != defaults[name]}
+
+
+def _defaults_of(run: Run) -> dict[str, Any]:
+    """Return the defaults of the game and of the recipe that was run, as a file of JSON has them."""
+    recipe = SyntheticRecipeArguments if "num_texts" in run.settings else TextRecipeArguments
+    options = [*dataclasses.fields(recipe), *dataclasses.fields(SeqGANConfig)]
+    return {
+        option.name: option.default_factory() if callable(option.default_factory) else option.default
+        for option in options
+    }
 
 
 def warnings_of(run: Run) -> list[str]:
@@ -232,12 +243,13 @@ def _saved_generators(run: Run) -> Iterator[tuple[str, Path]]:
     """Yield the stages of a run, the earliest first, and where each is saved."""
     if any((run.folder / "mle").glob("*.safetensors")):
         yield "maximum likelihood", run.folder / "mle"
-    steps = [entry["step"] for entry in run.history]
+    last, is_saved = max(entry["step"] for entry in run.history), any(run.folder.glob("*.safetensors"))
     for checkpoint in checkpoints_in(run.folder):
-        if any(checkpoint.glob("*.safetensors")):
-            yield f"update {checkpoint.name.rpartition('-')[2]}", checkpoint
-    if any(run.folder.glob("*.safetensors")):
-        yield f"the end (update {max(steps)})", run.folder
+        step = checkpoint.name.rpartition("-")[2]
+        if any(checkpoint.glob("*.safetensors")) and not (is_saved and step == str(last)):
+            yield f"update {step}", checkpoint
+    if is_saved:
+        yield f"the end (update {last})", run.folder
 
 
 def _prompts_of(run: Run, count: int) -> list[str | None]:

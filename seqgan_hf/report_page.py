@@ -97,10 +97,10 @@ def render_report(
         "results": ("Results", stages),
         "plane": ("Quality and diversity", plane),
         "curves": ("Learning curves", True),
-        "settings": ("Settings", settings),
         "samples": ("Samples over training", any(run["over_training"] for run in shown)),
         "verdicts": ("What the discriminator says", any(run["convincing"] for run in shown)),
         "nearest": ("Nearest training texts", any(run["nearest"] for run in shown)),
+        "settings": ("Settings", settings),
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"Report: {', '.join(names)}",
