@@ -320,5 +320,5 @@ def _spelt(ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase | None, eos_tok
         pieces.append(" ".join(text[len(before) :].splitlines()) if is_longer else "")
         before = text if is_longer else before
     if len(ids) and int(ids[-1]) == eos_token_id:
-        pieces[-1] = "\N{SYMBOL FOR END OF TEXT}"
+        pieces[-1] = " [end]"
     return pieces

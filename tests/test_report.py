@@ -85,8 +85,8 @@ def test_verdicts_are_the_discriminator_s_and_their_tokens_spell_the_text(game, 
         # The reward of the last token is the verdict on the whole.
         assert verdict.tokens[-1].reward == pytest.approx(verdict.score, abs=1e-5)
     spelt = "".join(token.text for token in found.convincing[0].tokens)
-    ids = tokenizer(spelt.removesuffix("\u2403"), add_special_tokens=False)["input_ids"]
-    assert tokenizer.decode(ids) == spelt.removesuffix("\u2403")
+    ids = tokenizer(spelt.removesuffix(" [end]"), add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == spelt.removesuffix(" [end]")
 
 
 def test_a_run_of_ids_needs_no_tokenizer(tiny_model, tmp_path):
@@ -150,10 +150,10 @@ def test_runs_stand_side_by_side(tmp_path):
 
 
 def test_of_one_run_the_settings_that_are_not_the_defaults_stand_there(tmp_path):
-    of_recipe = {"vocab_size": 4000, "mle_patience": TextRecipeArguments("texts").mle_patience, "temperatures": [0.9, 1.0]}
+    of_recipe = {"vocab_size": 4001, "mle_patience": TextRecipeArguments("texts").mle_patience, "temperatures": [0.9, 1.0]}
     run = a_run(tmp_path, settings={"reward": "probability", "beta": 0.5, "made_up": 1, **of_recipe})
     assert settings_that_matter([run]) == {
-        "beta": [0.5], "made_up": [1], "vocab_size": [4000], "temperatures": [[0.9, 1.0]]
+        "beta": [0.5], "made_up": [1], "vocab_size": [4001], "temperatures": [[0.9, 1.0]]
     }  # fmt: skip
 
 
