@@ -150,7 +150,8 @@ def test_runs_stand_side_by_side(tmp_path):
 
 
 def test_of_one_run_the_settings_that_are_not_the_defaults_stand_there(tmp_path):
-    of_recipe = {"vocab_size": 4001, "mle_patience": TextRecipeArguments("texts").mle_patience, "temperatures": [0.9, 1.0]}
+    defaults = TextRecipeArguments("texts")
+    of_recipe = {"vocab_size": 4001, "mle_patience": defaults.mle_patience, "temperatures": [0.9, 1.0]}
     run = a_run(tmp_path, settings={"reward": "probability", "beta": 0.5, "made_up": 1, **of_recipe})
     assert settings_that_matter([run]) == {
         "beta": [0.5], "made_up": [1], "vocab_size": [4001], "temperatures": [[0.9, 1.0]]
