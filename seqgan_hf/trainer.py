@@ -269,7 +269,7 @@ class SeqGANTrainer(PublishedPairTrainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, torch.Tensor | int | None]:
         """As in `Trainer`: the prompts of an update, in as many batches as its gradient is accumulated over."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        self._prompts = batches
+        self._prompts, self._scored = batches, []  # of an update that failed, parts may be left
         return batches, num_items
 
     def training_step(

@@ -116,3 +116,14 @@ def test_a_gradient_scaler_is_g_s_alone_and_changes_nothing(tiny_model, tmp_path
     assert_same_game(plain[0], scaled[0], but=["grad_norm"])  # which is scaled, too, where nothing clips it
     assert scaler.get_scale() == 512.0, "G's updates did go through it"
     assert len(scaled[1]) == 4 and all(before == after for before, after in scaled[1])
+
+
+def test_an_update_that_failed_leaves_nothing_to_the_next_training(tiny_model, tmp_path):
+    args = config(tmp_path, max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+    learn, trainer.compute_loss = trainer.compute_loss, None
+    with pytest.raises(TypeError):
+        trainer.train()
+    trainer.compute_loss = learn
+    trainer.train()
+    assert trainer.state.global_step == 1 and trainer._scored == []
