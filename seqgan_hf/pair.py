@@ -24,9 +24,11 @@ from .checkpoints import (
     written_whole,
 )
 from .chunks import RowLimit
+from .completions import Completions
 from .config import SeqGANConfig
 from .data import TextFormat
 from .discriminator import Discriminator
+from .generation import generate_completions
 from .interruption import InterruptionCallback
 from .launch import place_of_files
 from .loading import is_adapter
@@ -74,6 +76,19 @@ class PairTrainer(Trainer):
         if self.args.rollout_batch_size == "auto":
             return rows_that_fit(self.model, prompt_length + self.args.max_completion_length)
         return int(self.args.rollout_batch_size)
+
+    def _generate(self, prompts: Completions, row_keys: torch.Tensor, num_generations: int = 1) -> Completions:
+        with self.accelerator.autocast():
+            return generate_completions(
+                self.model,
+                prompts.prompt_ids,
+                prompts.prompt_mask,
+                self.generation_config,
+                num_generations,
+                self.rows_at_once(prompts.prompt_ids.shape[1]),
+                self.row_limit,
+                row_keys,
+            )
 
     # ---- Save, load, resume ----------------------------------------------------------------------------------------
 

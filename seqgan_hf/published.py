@@ -16,7 +16,6 @@ from transformers.utils import is_matplotlib_available, logging
 from .completions import Completions
 from .config import SeqGANConfig
 from .discriminator import area_under_curve
-from .generation import generate_completions
 from .hub import BackgroundPushes, PushError, create_repository, how_to_push, result_of_push, stage_checkpoint
 from .loading import is_adapter, without_adapter
 from .model_card import CardFacts, NetworkFacts, render_model_card
@@ -197,16 +196,9 @@ class PublishedPairTrainer(PairTrainer):
         """Complete the first prompts of the training texts. No random state moves, and no text is taken from the game."""
         rows = list(itertools.islice(self.texts.prompts, num_samples))
         prompts = Completions.collate(rows, self.text_format.pad_token_id).to(self.args.device)
-        with self.accelerator.autocast():
-            return generate_completions(
-                self.model,
-                prompts.prompt_ids,
-                prompts.prompt_mask,
-                self.generation_config,
-                batch_size=self.rows_at_once(prompts.prompt_ids.shape[1]),
-                row_limit=self.row_limit,
-                row_keys=derived_keys(named_key(seed, SAMPLES), torch.arange(len(rows))).to(self.args.device),
-            )
+        return self._generate(
+            prompts, derived_keys(named_key(seed, SAMPLES), torch.arange(len(rows))).to(self.args.device)
+        )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint's pair in the background. Of `Trainer`'s own, it would take the generator alone."""

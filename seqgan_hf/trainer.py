@@ -21,7 +21,7 @@ from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
-from .generation import generate_completions, new_row_limit, sampling_config
+from .generation import new_row_limit, sampling_config
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
@@ -330,19 +330,6 @@ class SeqGANTrainer(PublishedPairTrainer):
         prompts = Completions(**inputs)
         num_prompts = self._train_batch_size // self.args.num_generations
         return prompts.select(torch.arange(num_prompts, device=self.args.device) % len(prompts))
-
-    def _generate(self, prompts: Completions, row_keys: torch.Tensor, num_generations: int = 1) -> Completions:
-        with self.accelerator.autocast():
-            return generate_completions(
-                self.model,
-                prompts.prompt_ids,
-                prompts.prompt_mask,
-                self.generation_config,
-                num_generations,
-                self.rows_at_once(prompts.prompt_ids.shape[1]),
-                self.row_limit,
-                row_keys,
-            )
 
     def _score_prefixes(self, completions: Completions, row_keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Score every prefix by what its rollouts are worth, or, without rollouts, by what D says of it."""
