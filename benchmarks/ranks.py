@@ -166,8 +166,9 @@ def round_on(game: Game, ranks: int, hardware: Hardware) -> dict[str, float]:
     move = seconds_moving(game.generator.trained, ranks, hardware) + steps * seconds_moving(
         game.discriminator.trained, ranks, hardware
     )
-    # Ids of a set, rewards and ids of an update, put together by a sum: 8 bytes an id, 4 a reward.
-    other = bytes_moved((8 * game.samples + 12 * game.batch) * game.length / 4, ranks)
+    # Put together by sums: of a set the ids that G wrote, and ids and masks of both kinds of texts as D reads them; of an
+    # update ids and rewards. An id and a mask have 8 bytes, a reward 4.
+    other = bytes_moved((40 * game.samples + 12 * game.batch) * game.length / 4, ranks)
     return {
         "rows": rows,
         "tokens": tokens,

@@ -3,10 +3,11 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,6 +18,7 @@ from .processes import is_first, largest
 logger = logging.get_logger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 5
 
 
 class Interrupted(SystemExit):
@@ -35,8 +37,9 @@ class InterruptionCallback(TrainerCallback):
     """
     Ends training after the update under way, with a checkpoint, on SIGINT (Ctrl-C) or SIGTERM (a scheduler's notice).
 
-    A second signal does what it did before. Of several processes, which get it at different moments, all end after the
-    same update.
+    Another one does what it did before, if it comes 5 seconds after the first or later: a scheduler's notice may come
+    twice, to a process and by way of its launcher. Of several processes, which get it at different moments, all end after
+    the same update.
 
     Args:
         device (`torch.device`): That of the network.
@@ -49,6 +52,7 @@ class InterruptionCallback(TrainerCallback):
         self.device = device
         self.received: int | None = None
         self._came: int | None = None
+        self._came_at = 0.0
         self._before: dict[int, Any] = {}
 
     @contextmanager
@@ -70,8 +74,12 @@ class InterruptionCallback(TrainerCallback):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._came = number
-        self._stop_listening()
+        if self._came is not None:
+            if time.monotonic() - self._came_at >= _PATIENCE:
+                self._stop_listening()
+                signal.raise_signal(number)
+            return
+        self._came, self._came_at = number, time.monotonic()
         if not is_first():
             return
         name = signal.Signals(number).name
@@ -79,7 +87,9 @@ class InterruptionCallback(TrainerCallback):
         # not write to the terminal itself: a live display would lose its place.
         with suppress(RuntimeError):
             print(
-                f"{name}: finishing this update, then saving. A second one ends at once.", file=sys.stderr, flush=True
+                f"{name}: finishing this update, then saving. Another one, {_PATIENCE} seconds later, ends at once.",
+                file=sys.stderr,
+                flush=True,
             )
 
     def _tell_each_other(self) -> None:
@@ -97,9 +107,21 @@ class InterruptionCallback(TrainerCallback):
         """
         self._tell_each_other()
         if self.received is not None:
-            if is_first():
-                logger.warning(last_words)
-            raise Interrupted(self.received)
+            self.end(last_words)
+
+    def end(self, last_words: str) -> NoReturn:
+        """
+        End the process as the signal has asked for.
+
+        Args:
+            last_words (`str`): A warning, where things stand.
+
+        Raises:
+            Interrupted: Always.
+        """
+        if is_first():
+            logger.warning(last_words)
+        raise Interrupted(self.received or 0)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -18,6 +19,7 @@ from transformers import (
 from .data import AnyDataset, TextFormat, prepare_dataset
 from .evaluation import held_out_metrics
 from .losses import Predictions, completion_predictions, mean_weights, token_logps, weighted_token_loss
+from .streams import read_alike
 
 
 def pretrain_generator(
@@ -91,6 +93,7 @@ def pretrain_generator(
         "greater_is_better": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "ddp_find_unused_parameters": False,
+        "accelerator_config": {"dispatch_batches": False},
         "seed": seed,
         "report_to": "none",
     }
@@ -134,6 +137,9 @@ class LikelihoodTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the Trainer then counts the labels of all accumulated batches
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        return super()._get_dataloader(read_alike(dataset, kwargs.get("is_training", False)), *args, **kwargs)
 
     def compute_loss(
         self,

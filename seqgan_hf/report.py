@@ -11,6 +11,7 @@ import pyarrow.parquet
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .callbacks import COMPLETIONS_FOLDER
@@ -27,7 +28,11 @@ from .rollout import score_rollouts
 from .samples import complete_prompts, encode_prompt, load_saved_discriminator
 
 _ROLLOUTS_OF_A_TOKEN = 16
+_ROWS_AT_ONCE = 256
 _MEMORISED = 0.05
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -228,6 +233,12 @@ def ask_networks(run: Run, num_samples: int, seed: int, trust_remote_code: bool 
     for number, (stage, folder) in enumerate(tqdm(stages, "Stages of training", unit="stage", leave=False), start=1):
         model, tokenizer = load_generator(str(folder), **hub).eval(), find_tokenizer(str(folder), **hub)
         tokenizer = tokenizer or find_tokenizer(str(run.folder), **hub)
+        if getattr(tokenizer, "chat_template", None) and _prompts_of(run, 1) != [None]:
+            logger.warning(
+                f"{run.folder}: the kept prompts of conversations lack the markers of their template, so its networks "
+                "are not asked."
+            )
+            return Findings()
         text_format = TextFormat.from_model(model, tokenizer, run.settings.get("max_completion_length", 64))
         prompts = [encode_prompt(prompt, tokenizer, text_format) for prompt in _prompts_of(run, num_samples)]
         temperature = run.settings.get("temperature", 1.0)
@@ -276,12 +287,12 @@ def _verdicts(
 ) -> list[Verdict]:
     """Judge fresh samples and each of their tokens, by rollouts; the most convincing come first."""
     prompts = _prompts_of(run, max(8 * num_samples, 32))
+    temperature = run.settings.get("temperature", 1.0)
     judge = load_saved_discriminator(
-        str(folder), DISCRIMINATOR_FOLDER, model, tokenizer, text_format, prompts[0] is not None, **hub
+        str(folder), DISCRIMINATOR_FOLDER, model, tokenizer, text_format, prompts[0] is not None, temperature, **hub
     )
     if judge is None:
         return []
-    temperature = run.settings.get("temperature", 1.0)
     ids = [encode_prompt(prompt, tokenizer, text_format) for prompt in prompts]
     texts = complete_prompts(model, ids, text_format, seed + 1, temperature)
     scores = judge.score(texts)
@@ -290,7 +301,9 @@ def _verdicts(
     texts, scores = texts.select(shown), scores[shown]
     config = sampling_config(text_format, temperature)
     keys = derived_keys(named_key(seed + 2, SAMPLES), torch.arange(len(texts)))
-    of_tokens = score_rollouts(model, texts, judge.score, config, _ROLLOUTS_OF_A_TOKEN, row_keys=keys)
+    of_tokens = score_rollouts(
+        model, texts, judge.score, config, _ROLLOUTS_OF_A_TOKEN, 1, _ROWS_AT_ONCE, row_keys=keys
+    )
     rewards = rewards_of_scores(*of_tokens, texts.completion_mask, "probability")[:, 1:]
     return [
         Verdict(

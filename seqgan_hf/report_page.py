@@ -133,7 +133,10 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
-    return [f"{run.folder.absolute().parent.name}/{run.name}" for run in runs]
+    names = [f"{run.folder.absolute().parent.name}/{run.name}" for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number}: {name}" for number, name in enumerate(names, start=1)]
 
 
 def _draw(runs: Sequence[Run], names: Sequence[str], path: Path) -> tuple[Picture, Picture | None]:

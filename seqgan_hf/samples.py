@@ -132,6 +132,7 @@ def load_saved_discriminator(
     processing_class: PreTrainedTokenizerBase | None,
     text_format: TextFormat,
     reads_prompt: bool = False,
+    temperature: float = 1.0,
     **kwargs: Any,
 ) -> Discriminator | None:
     """
@@ -144,6 +145,7 @@ def load_saved_discriminator(
         processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
         text_format (`TextFormat`): The generator's special tokens.
         reads_prompt (`bool`): Whether it reads prompts before completions.
+        temperature (`float`): At which the generator wrote in its game, for one that reads its likelihoods; above 0.
         **kwargs: For `from_pretrained`: `revision`, `trust_remote_code`.
 
     Returns:
@@ -165,7 +167,7 @@ def load_saved_discriminator(
         text_format.pad_token_id,
         vocab_size,
         text_format.pad_is_a_token,
-        read_generator=reader_of(model, reads_prompt),
+        read_generator=reader_of(model, reads_prompt, temperature),
     )
 
 

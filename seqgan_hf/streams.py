@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 
 from .completions import Completions
 from .data import AnyDataset
+from .processes import num_processes
 
 _SHUFFLE_BUFFER = 1000
 _MOST_HELD_OUT = 1000
@@ -95,6 +96,40 @@ def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, 
     count = min(max(round(share * len(dataset)), 1), _MOST_HELD_OUT)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
     return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
+
+
+class OneStream(torch.utils.data.IterableDataset):
+    """
+    A stream that several processes read alike, each to pick its rows: accelerate would give each some of its shards, and
+    these may end at different times.
+
+    Args:
+        dataset (`IterableDataset`): Any.
+    """
+
+    def __init__(self, dataset: IterableDataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        yield from self.dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """As that of the dataset."""
+        self.dataset.set_epoch(epoch)
+
+
+def read_alike(dataset: Any, is_training: bool) -> Any:
+    """
+    Return a dataset as several processes read it.
+
+    Args:
+        dataset (`Any`): A stream of `datasets`; all else stays as it is.
+        is_training (`bool`): As [`OneStream`]; otherwise all of it as a list, whose length tells the rows that fill up the
+            last batch from those that count.
+    """
+    if num_processes() == 1 or not isinstance(dataset, IterableDataset):
+        return dataset
+    return OneStream(dataset) if is_training else list(dataset)
 
 
 class RealTexts:

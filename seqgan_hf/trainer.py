@@ -46,14 +46,14 @@ from .losses import (
 )
 from .masking import mask_after_eos
 from .metering import Meter
-from .processes import begin_alike, is_first, num_processes, process_index, put_together, share_of, total
+from .processes import begin_alike, is_first, largest, num_processes, process_index, put_together, share_of, total
 from .progress import RichProgressCallback, choose_display
 from .published import PublishedPairTrainer, base_model_of
 from .randomness import COMPLETIONS, CONTROLS, NEGATIVES, ROLLOUTS, derived_keys, named_key
 from .rewards import advantages_of_update, rewards_of_scores
 from .rollout import score_rollouts
 from .states import dropout_off, own_randomness
-from .streams import GameTexts, Replay
+from .streams import GameTexts, Replay, read_alike
 
 logger = logging.get_logger(__name__)
 
@@ -225,6 +225,9 @@ class SeqGANTrainer(PublishedPairTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt_ids", "completion_ids"]  # type: ignore[assignment]
 
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        return super()._get_dataloader(read_alike(dataset, kwargs.get("is_training", False)), *args, **kwargs)
+
     def get_train_dataloader(self) -> DataLoader:
         """Batches of prompts: `num_generations` completions of each make up the batch size."""
         return self._get_dataloader(
@@ -256,8 +259,9 @@ class SeqGANTrainer(PublishedPairTrainer):
             with self._interruption.listening():
                 result = super().train(resume_from_checkpoint, *args, **kwargs)
             at_failure.pop_all()  # `Trainer` has waited for them
-        if self.state.global_step < self.state.max_steps:  # a signal after the last update found nothing to end
-            self._interruption.end_if_asked(
+        # A signal after the last update found nothing to end.
+        if self.state.global_step < self.state.max_steps and self._interruption.received is not None:
+            self._interruption.end(
                 f"Stopped after update {self.state.global_step}, which is saved as a checkpoint in "
                 f"{self.args.output_dir}. "
                 + ("It holds weights alone." if self.args.save_only_model else "Go on with `resume_from_checkpoint`.")
@@ -401,7 +405,9 @@ class SeqGANTrainer(PublishedPairTrainer):
             loss = loss + args.mle_coef * parts["mle_loss"]
         values = {name: value.item() for name, value in parts.items()}
         self._meter.add(values)
-        if not torch.isfinite(loss):
+        if largest(
+            int(not torch.isfinite(loss)), args.device
+        ):  # all stop, or one would wait for the others' gradients
             named = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             raise self._diverged(f"The generator's loss is {loss.item()}", f" ({named})")
         return loss

@@ -15,12 +15,11 @@ from seqgan_hf.interruption import SIGNALS, Interrupted
 class SignalAt(TrainerCallback):
     def __init__(self, number, step):
         self.number, self.step = number, step
-        self.handlers_after = None
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             os.kill(os.getpid(), self.number)
-            self.handlers_after = [signal.getsignal(each) for each in SIGNALS]
+            os.kill(os.getpid(), self.number)  # as by a scheduler and by a launcher
 
 
 def trainer(tiny_model, tmp_path, run, callbacks=None, **settings):
@@ -39,14 +38,23 @@ def test_a_signal_saves_and_ends_the_run_which_goes_on_exactly(number, tiny_mode
     with pytest.raises(Interrupted) as error:
         stopped.train()
     assert error.value.code == 128 + number
-    assert "finishing this update, then saving. A second one ends at once." in capfd.readouterr().err
+    said = "finishing this update, then saving. Another one, 5 seconds later, ends at once."
+    assert capfd.readouterr().err.count(said) == 1
     assert f"Stopped after update 2, which is saved as a checkpoint in {tmp_path / 'stopped'}." in caplog.text
-    assert sent.handlers_after == [signal.getsignal(each) for each in SIGNALS] == before
+    assert [signal.getsignal(each) for each in SIGNALS] == before
     assert [path.name for path in checkpoints_in(tmp_path / "stopped")] == ["checkpoint-2"]
     again = trainer(tiny_model, tmp_path, "stopped")
     again.train(resume_from_checkpoint=True)
     assert not moved(weights(whole.model), again.model)
     assert not moved(weights(whole.discriminator.model), again.discriminator.model)
+
+
+def test_a_signal_seconds_after_the_first_ends_at_once(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("seqgan_hf.interruption._PATIENCE", 0)
+    stopped = trainer(tiny_model, tmp_path, "stopped", [SignalAt(signal.SIGINT, step=1)])
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert checkpoints_in(tmp_path / "stopped") == []
 
 
 def test_a_signal_in_the_warm_up_ends_it_between_sets(tiny_model, tmp_path, caplog):

@@ -32,7 +32,15 @@ ROUNDS = 5
 
 
 def new_trainer(
-    tiny_model, folder, generator="lstm", judge="cnn", dataset=None, callbacks=None, lora=False, **settings
+    tiny_model,
+    folder,
+    generator="lstm",
+    judge="cnn",
+    dataset=None,
+    callbacks=None,
+    lora=False,
+    eval_dataset=None,
+    **settings,
 ):
     defaults = {"max_steps": ROUNDS, "discriminator_samples": 8, "output_dir": str(folder)} | NO_STEP_FROM_NOTHING
     judge = tiny_model(judge)
@@ -46,7 +54,7 @@ def new_trainer(
         judge,
         config(folder, **(defaults | settings)),
         train_dataset=texts(count=40) if dataset is None else dataset,
-        eval_dataset=texts(count=7),
+        eval_dataset=texts(count=7) if eval_dataset is None else eval_dataset,
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False) if lora else None,
         callbacks=callbacks,
     )
@@ -112,6 +120,10 @@ GAMES = {
     "odd sets": {"discriminator_samples": 7, "discriminator_batch_size": 5, "judge": "roberta"},
     "ragged prompts": {"dataset": ragged_prompts()},
     "stream": {"dataset": texts(count=40).to_iterable_dataset(), "discriminator_holdout": 0.01},
+    "stream in shards": {
+        "dataset": texts(count=40).to_iterable_dataset(num_shards=3), "discriminator_holdout": 0.01,
+        "eval_dataset": texts(count=7).to_iterable_dataset(num_shards=3),
+    },
 }  # fmt: skip
 
 
@@ -200,6 +212,25 @@ class StopAfter(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             control.should_training_stop = True
+
+
+def test_a_loss_that_is_not_finite_on_one_process_stops_all(tiny_model, tmp_path):
+    def stopped():
+        trainer = new_trainer(tiny_model, tmp_path)
+        loss = trainer._parts_of_update
+
+        def spoilt(*args):
+            parts = loss(*args)
+            if process_index() == 1:
+                parts[0]["advantages"] = parts[0]["advantages"] * float("inf")
+            return parts
+
+        trainer._parts_of_update = spoilt
+        with pytest.raises(FloatingPointError, match="The generator's loss is"):
+            trainer.train()
+        return trainer.state.global_step
+
+    assert in_processes(2, stopped) == [0, 0]
 
 
 def test_only_the_first_process_shows_and_writes(tiny_model, tmp_path, capfd):

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from test_trainer import config, texts
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM, SeqGANTrainer, TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.arguments import TextRecipeArguments
+from seqgan_hf.callbacks import write_completions
 from seqgan_hf.cli import main
 from seqgan_hf.report import Findings, Run, Token, Verdict, ask_networks, read_run, settings_that_matter, warnings_of
 from seqgan_hf.report_page import shade, write_report
@@ -147,6 +149,21 @@ def test_runs_stand_side_by_side(tmp_path):
     plane, curves = [attributes["alt"] for tag, attributes in read.tags if tag == "img"]
     assert "a/run: MLE: NLL_oracle 9 at NLL_test 7." in plane
     assert "a/run: held-out NLL 4 to 4, mean reward 0.5 to 0.5, entropy 3 to 3." in curves
+
+
+def test_runs_of_one_name_and_place_are_numbered(tmp_path):
+    runs = [a_run(tmp_path / place / "obama" / "run") for place in ("a", "b")]
+    read = Page(write_report(runs, [Findings(), Findings()], tmp_path / "both.html").read_text(encoding="utf-8"))
+    assert "1: obama/run" in read.text and "2: obama/run" in read.text
+
+
+def test_conversations_are_not_judged_on_prompts_that_they_never_had(game, tokenizer, caplog):
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(game.args.output_dir)
+    rows = [{"step": 1, "prompt": "we open", "completion": "x", "score": 0.5}]
+    write_completions(rows, Path(game.args.output_dir) / "completions" / "completions_00001.parquet")
+    assert ask_networks(read_run(game.args.output_dir), 1, 0) == Findings()
+    assert "the kept prompts of conversations lack the markers of their template" in caplog.text
 
 
 def test_of_one_run_the_settings_that_are_not_the_defaults_stand_there(tmp_path):
