@@ -124,7 +124,7 @@ def read_alike(dataset: Any, is_training: bool) -> Any:
 
     Args:
         dataset (`Any`): A stream of `datasets`; all else stays as it is.
-        is_training (`bool`): As [`OneStream`]; otherwise all of it as a list, whose length tells the rows that fill up the
+        is_training (`bool`): As [`OneStream`]; else all of it as a list, whose length tells the rows that fill up the
             last batch from those that count.
     """
     if num_processes() == 1 or not isinstance(dataset, IterableDataset):
