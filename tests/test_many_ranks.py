@@ -5,8 +5,11 @@ import json
 import pytest
 import ranks
 import soak
+import torch
 from several import in_processes
+from test_trainer import config, texts
 
+from seqgan_hf import SeqGANTrainer
 from seqgan_hf.processes import process_index
 
 
@@ -51,6 +54,36 @@ def test_a_ring_moves_twice_the_gradients_less_a_part():
     assert ranks.bytes_moved(1e6, 1) == 0
     assert ranks.bytes_moved(1e6, 2) == 4e6
     assert ranks.bytes_moved(1e6, 64) == pytest.approx(2 * 63 / 64 * 4e6)
+
+
+def test_what_processes_send_is_what_was_counted(tiny_model, tmp_path, monkeypatch):
+    """Of D and of texts; what DDP sends of G's gradients, it sends by itself."""
+    batch, samples, length = 8, 16, 6
+
+    def sent():
+        args = config(
+            tmp_path, max_steps=1, per_device_train_batch_size=batch // 2, discriminator_samples=samples,
+            discriminator_batch_size=8, discriminator_warmup_steps=0, max_completion_length=length,
+        )  # fmt: skip
+        trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+        sizes, reduce = [], torch.distributed.all_reduce
+
+        def counted(tensor, *others):
+            sizes.append(tensor.numel() * tensor.element_size())
+            return reduce(tensor, *others)
+
+        torch.distributed.all_reduce = counted
+        trainer.train()
+        trained = sum(p.numel() for p in trainer.discriminator.model.parameters() if p.requires_grad)
+        return trained, sum(size for size in sizes if size >= 4 * trained), sum(s for s in sizes if s < 4 * trained)
+
+    (trained, of_discriminator, of_texts), _ = in_processes(2, sent)
+    network = ranks.Network(trained, trained, 1, 1)
+    game = ranks.Game(network, network, batch, length, samples=samples, discriminator_batch=8)
+    found = ranks.round_on(game, 2, ranks.Hardware())
+    # With two processes, a ring sends what is summed once.
+    assert of_discriminator == pytest.approx(1e9 * found["discriminator_gb"], rel=0.02)
+    assert of_texts == pytest.approx(1e9 * found["other_gb"], rel=0.25)
 
 
 def test_work_is_shared_out_and_passes_are_not():
