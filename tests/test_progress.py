@@ -284,8 +284,9 @@ GAME = """
 import logging, pathlib, signal, sys, threading
 from conftest import DISCRIMINATORS, GENERATORS
 from test_trainer import config, texts
-from seqgan_hf import SeqGANTrainer
+from seqgan_hf import SeqGANTrainer, interruption
 
+interruption._PATIENCE = 0  # seconds in which a second signal would be taken for the first
 args = config(pathlib.Path(sys.argv[1]), max_steps=3, disable_tqdm=False, discriminator_warmup_steps=3)
 trainer = SeqGANTrainer(GENERATORS["lstm"](), DISCRIMINATORS["cnn"](), args, train_dataset=texts())
 streams = sys.stdout, sys.stderr
