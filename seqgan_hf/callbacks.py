@@ -19,6 +19,8 @@ from .config import SeqGANConfig
 logger = logging.get_logger(__name__)
 
 COMPLETIONS_FOLDER = "completions"
+# A game has gone wrong where the entropy is below this share of the first, or D right on this share of unseen texts.
+COLLAPSED, ALWAYS_RIGHT = 0.1, 0.99
 _ROW = pyarrow.schema(
     {"step": pyarrow.int64(), "prompt": pyarrow.string(), "completion": pyarrow.string(), "score": pyarrow.float64()}
 )
@@ -81,7 +83,7 @@ class WarningsCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         first = next((entry["entropy"] for entry in state.log_history if "entropy" in entry), None)
-        if first is not None and logs.get("entropy", first) < first / 10:
+        if first is not None and logs.get("entropy", first) < first * COLLAPSED:
             self._warn_once(
                 "entropy",
                 f"Step {state.global_step}: the generator's entropy is {logs['entropy']:.3g} nats a token, and was "
@@ -89,7 +91,7 @@ class WarningsCallback(TrainerCallback):
                 "`mle_coef`.",
             )
         accuracy = logs.get("discriminator/held_out_accuracy", 0)
-        if accuracy >= 0.99:
+        if accuracy >= ALWAYS_RIGHT:
             advice = "let it learn less: fewer `discriminator_steps`, `discriminator_accuracy_gate`"
             if args.reward != "logit":
                 advice = f"set `reward='logit'` with `whiten_advantages`, or {advice}"

@@ -320,13 +320,13 @@ class Discriminator:
         labels = labels.to(self.device)
         inputs = _concatenate(batches, self.pad_token_id)
         lengths = inputs["attention_mask"].sum(dim=1).cpu()  # known on the host: no batch waits for the device
+        counts = lengths if self.learns_prefixes else torch.ones_like(lengths)
         order = torch.Generator().manual_seed(seed)
         losses, correct = [], []
         own_seed = seed + 7_919 * process_index()
         with own_randomness(own_seed, self.device), naming_knobs("An update of the discriminator", _MEMORY_KNOBS):
             for _ in range(epochs):
                 for index, whole in self._batches(len(real), len(generated), order):
-                    counts = lengths if self.learns_prefixes else torch.ones_like(lengths)
                     share = (counts[index].sum() / counts[whole].sum()).item()
                     longest = max(int(lengths[index].max()), 1) if len(index) else 1
                     index = index.to(self.device)

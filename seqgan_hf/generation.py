@@ -82,17 +82,17 @@ class ForkPlan:
 
     Args:
         forced_ids (`torch.Tensor` of shape `(num_parents, length)`): What each parent is forced to write.
+        keys (`torch.Tensor` of shape `(num_sequences,)`): Of the sequences' random numbers, in their order. A sequence is
+            the same whatever shares its batch.
         first_length (`int`): Tokens of `forced_ids` that stand in the input already: the shortest prefix forked.
         forks (`dict[int, torch.Tensor]`): For each prefix length, the parents (with repeats) that are forked there.
             The sequences are numbered in this order.
-        keys (`torch.Tensor` of shape `(num_sequences,)`, *optional*): Of their random numbers, in that order. A sequence
-            is the same whatever shares its batch.
     """
 
     forced_ids: torch.Tensor
+    keys: torch.Tensor
     first_length: int = 0
     forks: dict[int, torch.Tensor] = field(default_factory=dict)
-    keys: torch.Tensor | None = None
 
 
 def new_row_limit() -> RowLimit:
@@ -138,7 +138,7 @@ def generate_completions(
         ids, mask = prompt_ids[rows], prompt_mask[rows]
         parents = torch.arange(len(ids), device=ids.device).repeat_interleave(num_generations)
         forced_ids = ids.new_zeros(len(ids), length)
-        plan = ForkPlan(forced_ids, forks={0: parents}, keys=keys_of_prompts[rows].flatten())
+        plan = ForkPlan(forced_ids, keys_of_prompts[rows].flatten(), forks={0: parents})
         with torch.no_grad(), sampling_mode(model):
             return run_plan(model, ids, mask, plan, generation_config)
 
@@ -211,9 +211,7 @@ def decode(
     """
     length = plan.forced_ids.shape[1]
     output = _prefixes(plan, generation_config.pad_token_id)
-    keys = None
-    if generation_config.do_sample:
-        keys = new_keys(len(output), output.device) if plan.keys is None else plan.keys
+    keys = plan.keys if generation_config.do_sample else None
     rows = _Rows(plan)
     write_in_place(model_kwargs.get("past_key_values"), input_ids.shape[1] + length - plan.first_length)
     head = split_head(model)

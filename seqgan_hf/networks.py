@@ -15,7 +15,7 @@ from .config import SeqGANConfig
 from .corpora import all_strings
 from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM
-from .processes import from_first, is_first
+from .processes import from_first
 from .tokenization import train_tokenizer
 
 
@@ -71,9 +71,7 @@ def load_networks(
             loading,
         )
     known = itertools.chain(alphabet, all_strings(texts))
-    tokenizer = from_first(
-        train_tokenizer(known, args.vocab_size, args.tokenizer, ends=not args.fixed_length) if is_first() else None
-    )
+    tokenizer = from_first(lambda: train_tokenizer(known, args.vocab_size, args.tokenizer, ends=not args.fixed_length))
     shape = LSTMConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,

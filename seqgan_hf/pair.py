@@ -33,7 +33,7 @@ from .interruption import InterruptionCallback
 from .launch import place_of_files
 from .loading import is_adapter
 from .memory import rows_that_fit
-from .processes import from_first, is_first
+from .processes import from_first
 from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
@@ -152,7 +152,7 @@ class PairTrainer(Trainer):
         return Path(super()._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
 
     def _newest_checkpoint(self) -> str:
-        last = from_first(last_checkpoint(self.args.output_dir) if is_first() else None)
+        last = from_first(lambda: last_checkpoint(self.args.output_dir))
         if last is None:
             raise ValueError(
                 f"{self.args.output_dir} holds no complete checkpoint to resume. Check `output_dir`, or leave "

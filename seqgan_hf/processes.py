@@ -4,10 +4,13 @@ Every function behind [`share_of`] is a meeting: all processes call it, in the s
 does anything.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
+
+Result = TypeVar("Result")
 
 
 def num_processes() -> int:
@@ -75,13 +78,19 @@ def largest(number: int, device: torch.device) -> int:
     return int(box)
 
 
-def from_first(value: Any) -> Any:
-    """Return the first process's value, which may be anything that can be pickled."""
+def from_first(make: Callable[[], Result]) -> Result:
+    """
+    Return to all what the first process makes, and it alone.
+
+    Args:
+        make (`Callable`): Returns anything that can be pickled.
+    """
     if not _are_several():
-        return value
-    box = [value]
+        return make()
+    box: list[Any] = [make() if is_first() else None]
     distributed.broadcast_object_list(box)
-    return box[0]
+    made: Result = box[0]
+    return made
 
 
 def meet() -> None:

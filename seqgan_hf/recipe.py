@@ -109,7 +109,7 @@ def likelihood_stage(
         `tuple`: the generator, and the metrics of [`pretrain_generator`] with the `cpu_seconds` that it took.
     """
     folder = Path(config.output_dir) / name
-    if from_first(is_resumed(config) and (folder / "metrics.json").is_file()):
+    if from_first(lambda: is_resumed(config) and (folder / "metrics.json").is_file()):
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return load_generator(str(folder), **loading or {}), metrics
     (texts, *_), _ = generator_and_discriminator_folds(
@@ -223,7 +223,7 @@ def kept_curve(
     Returns:
         `list[dict]` as `measure` returned it.
     """
-    kept = from_first(json.loads(path.read_text(encoding="utf-8")) if is_first() and path.is_file() else None)
+    kept = from_first(lambda: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None)
     if kept is not None and kept["measured"] == measured:
         curve: list[dict[str, Any]] = kept["curve"]
         return curve
@@ -406,7 +406,7 @@ def which_checkpoint(config: SeqGANConfig) -> str | None:
     asked = config.resume_from_checkpoint
     if str(asked).lower() != "true":
         return asked if is_resumed(config) else None
-    last = from_first(last_checkpoint(config.output_dir) if is_first() else None)
+    last = from_first(lambda: last_checkpoint(config.output_dir))
     if last is None:
         print(f"{config.output_dir} holds no complete checkpoint: the game starts from its beginning.", flush=True)
     return None if last is None else str(last)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .callbacks import COMPLETIONS_FOLDER
+from .callbacks import ALWAYS_RIGHT, COLLAPSED, COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
 from .config import SeqGANConfig
@@ -177,14 +177,14 @@ def warnings_of(run: Run) -> list[str]:
     """
     found = []
     entropies = [(entry["step"], entry["entropy"]) for entry in run.history if "entropy" in entry]
-    collapsed = [step for step, value in entropies if value < entropies[0][1] / 10]
+    collapsed = [step for step, value in entropies if value < entropies[0][1] * COLLAPSED]
     if collapsed:
         found.append(
             f"From update {collapsed[0]} on the generator's entropy is under a tenth of what it was: it writes the same "
             "again and again. Lower learning_rate, or hold it by beta or mle_coef."
         )
     accuracy = "discriminator/held_out_accuracy"
-    saturated = [entry["step"] for entry in run.history if entry.get(accuracy, 0) >= 0.99]
+    saturated = [entry["step"] for entry in run.history if entry.get(accuracy, 0) >= ALWAYS_RIGHT]
     if saturated:
         found.append(
             f"From update {saturated[0]} on the discriminator is right on 99 % of unseen texts: look for what gives the "

@@ -1,7 +1,6 @@
 """The page of a report: one file of HTML that needs no other, and asks for none."""
 
 import base64
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from .checkpoints import write_whole
 from .completions import one_line
 from .plots import plot_quality_and_diversity, plot_runs
 from .report import Findings, Run, settings_that_matter, warnings_of
@@ -53,12 +53,9 @@ def write_report(runs: Sequence[Run], findings: Sequence[Findings], path: str | 
         ValueError: If there are more runs than a picture holds.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)  # for the pictures, which are drawn first
     names = _distinct_names(runs)
-    page = render_report(runs, findings, names, *_draw(runs, names, path))
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, render_report(runs, findings, names, *_draw(runs, names, path)))
     return path
 
 

@@ -278,7 +278,7 @@ def test_shares_are_neighbours_and_together_everything():
             shares,
             put_together(rows, mine, 7).tolist(),
             largest(process_index(), torch.device("cpu")),
-            from_first(f"said by {process_index()}"),
+            from_first(lambda: f"said by {process_index()}"),
         )
 
     results = in_processes(3, put)
