@@ -67,6 +67,10 @@ class Run:
     second_oracle: bool = False
 
 
+# Maximum likelihood alone, on all texts.
+_LIKELIHOOD = ("--game", "false", "--discriminator_data", "same")
+
+
 def _control(name: str) -> tuple[str, ...]:
     return ("--reward_control", name)
 
@@ -74,39 +78,21 @@ def _control(name: str) -> tuple[str, ...]:
 RUNS: dict[str, Run] = {
     "faithful": Run("faithful"),
     "modern": Run("modern"),
-    "likelihood_early": Run(
-        "modern", flags=("--game", "false", "--mle_weight_decay", "0", "--discriminator_data", "same")
-    ),
-    "likelihood_tuned": Run("modern", flags=("--game", "false", "--discriminator_data", "same")),
-    "likelihood_dropout": Run(
-        "modern", flags=("--game", "false", "--discriminator_data", "same", "--generator_dropout", "0.1")
-    ),
+    "likelihood_early": Run("modern", flags=(*_LIKELIHOOD, "--generator_dropout", "0", "--mle_weight_decay", "0")),
+    "likelihood_tuned": Run("modern", flags=(*_LIKELIHOOD, "--generator_dropout", "0")),
+    "likelihood_dropout": Run("modern", flags=_LIKELIHOOD),
     "likelihood_wide": Run(
         "modern",
         flags=(
-            "--game",
-            "false",
-            "--discriminator_data",
-            "same",
-            "--hidden_size",
-            "64",
-            "--embedding_size",
-            "64",
-            "--generator_dropout",
-            "0.2",
-            "--mle_weight_decay",
-            "0.4",
+            *_LIKELIHOOD,
+            *("--hidden_size", "64", "--embedding_size", "64"),
+            *("--generator_dropout", "0.2", "--mle_weight_decay", "0.4"),
         ),
     ),
     **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
     **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS},
     "second_modern": Run("modern", 3, second_oracle=True),
-    "second_likelihood_dropout": Run(
-        "modern",
-        3,
-        ("--game", "false", "--discriminator_data", "same", "--generator_dropout", "0.1"),
-        second_oracle=True,
-    ),
+    "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
     "second_faithful": Run("faithful", 3, second_oracle=True),
 }
 
