@@ -3,6 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 extras = {
+    "judge": ["starlette>=0.46", "uvicorn>=0.34", "scipy>=1.11"],
     "music": ["mido>=1.3"],
     "peft": ["peft>=0.18"],
     "plots": ["matplotlib>=3.8"],
@@ -22,6 +23,10 @@ extras = {
         "mido>=1.3",
         "mauve-text>=0.4",
         "markdown-it-py[linkify]>=3",
+        "starlette>=0.46",
+        "uvicorn>=0.34",
+        "httpx>=0.27",
+        "playwright>=1.49",
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }

@@ -10,19 +10,9 @@ space are left out, and so are poems of another length. BLEU counts characters. 
 poem a row; all flags: --help. The presets are the YAML files in recipes/configs/chinese_poems.
 """
 
-import re
-
 from seqgan_hf.real_text import run
 from seqgan_hf.text_measures import Task
-
-# All ideographs of Unicode: the common block, its extension A before it, and the later extensions.
-_NO_IDEOGRAPH = re.compile("[^\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af]")
-
-
-def ideographs(text: str) -> str:
-    """Leave punctuation, white space and whatever else is no Chinese character out of a poem."""
-    return _NO_IDEOGRAPH.sub("", text)
-
+from seqgan_hf.tokenization import ideographs
 
 POEMS = Task(order=2, longest_order=4, level="character", clean=ideographs)
 

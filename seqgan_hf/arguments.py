@@ -338,6 +338,128 @@ class EvaluateArguments(DatasetArguments):
         _check_sampling(self.num_samples, self.temperatures, self.max_completion_length, self.batch_size)
 
 
+@dataclass
+class BlindArguments(DatasetArguments):
+    """What a blind test is made from: the models and the real texts."""
+
+    dataset_name: str = field(
+        default="",
+        metadata={"help": "Real texts: Hub id, URL, or a local txt, json, jsonl, csv or parquet file or a folder."},
+    )
+    model: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "A model to judge, Hub id or path; give it again for more. The others are tested against the FIRST, "
+            "the baseline: in the paper that of maximum likelihood."
+        },
+    )
+    labels: list[str] = field(
+        default_factory=list,
+        metadata={"help": "What to call the models in the results, in their order; by default by their last names."},
+    )
+    kind: str = field(
+        default="text",
+        metadata={
+            "help": "What the texts are: `text`; `poem`, Chinese characters, in verses of 5 or 7; `music`, melodies of "
+            "keys 0 to 88, which play, or MIDI files of such.",
+            "choices": ("text", "poem", "music"),
+        },
+    )
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "The split of the real texts. By default `test`, or else `validation`, or else the only one."
+        },
+    )
+    max_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens of a text, EOS included. Real texts are cut at it, too. By default that of the run, "
+            "where the folder of a model tells it, or else 64."
+        },
+    )
+    temperature: float = field(default=1.0, metadata={"help": "Softmax temperature of the models, above 0."})
+    batch_size: int = field(default=64, metadata={"help": "Texts at once; it bounds memory."})
+    seed: int = field(default=42, metadata={"help": "Decides the texts, and the order of each judge."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the models' own code, if they bring any."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_sampling(1, [self.temperature], self.max_completion_length or 1, self.batch_size)
+        if self.kind not in ("text", "poem", "music"):
+            raise ValueError(f"`kind` must be text, poem or music; got {self.kind!r}.")
+        if self.labels and len(self.labels) != len(self.model):
+            raise ValueError(
+                f"`labels` must name each model: {len(self.model)} of them; got {len(self.labels)}. Leave them out to "
+                "have the models' last names."
+            )
+        if len(set(self.labels)) < len(self.labels) or "real" in self.labels:
+            raise ValueError(f"`labels` must differ, and none be `real`; got {', '.join(self.labels)}.")
+
+
+@dataclass
+class JudgeArguments(BlindArguments):
+    """What `seqgan-hf judge` can be told."""
+
+    items: int = field(
+        default=20,  # the paper
+        metadata={"help": "Texts of each source, real ones and of each model; at least 1."},
+    )
+    output_dir: str = field(
+        default="judge", metadata={"help": "The folder of the trial: trial.json, votes.sqlite, results."}
+    )
+    host: str = field(
+        default="127.0.0.1", metadata={"help": "The address to listen at. By default this machine alone is served."}
+    )
+    port: int = field(default=7860, metadata={"help": "The port; 0: any that is free."})
+    allowed_hosts: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More names under which the page is reached, such as that of this machine in a network."},
+    )
+    export_space: str | None = field(
+        default=None, metadata={"help": "Serve nothing: write this folder, which can be pushed as a Space."}
+    )
+    results: str | None = field(
+        default=None,
+        metadata={"help": "Serve nothing: print what people said in this folder of a trial, and write it there."},
+    )
+    add_votes: list[str] = field(
+        default_factory=list,
+        metadata={"help": "With `results`: first add the votes of these CSV files, such as those of a Space."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.items < 1:
+            raise ValueError(f"`items` must be at least 1; got {self.items}.")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"`port` must be from 0 to 65535; got {self.port}.")
+        if self.add_votes and self.results is None:
+            raise ValueError("`add_votes` adds to the votes of a trial: name its folder by `--results`.")
+
+
+@dataclass
+class TuringArguments(BlindArguments):
+    """What `seqgan-hf turing` can be told."""
+
+    items: int = field(
+        default=10, metadata={"help": "Texts to judge, as many real ones as of each model; a multiple of that."}
+    )
+    output_dir: str = field(default="turing", metadata={"help": "The folder of the trial: trial.json, votes.sqlite."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sources = 1 + max(len(self.model), 1)
+        if self.items < sources or self.items % sources:
+            raise ValueError(
+                f"`items` must be a multiple of {sources}, the number of sources, so that each is judged as often; got "
+                f"{self.items}."
+            )
+        if self.kind == "music":
+            raise ValueError("A terminal plays no music. Use `seqgan-hf judge --kind music`.")
+
+
 def _checked_temperatures(temperatures: Sequence[float]) -> list[float]:
     """Return each temperature once, from the highest on, and 1 among them."""
     for temperature in temperatures:

@@ -1,11 +1,13 @@
 """
-Settings, learning curves, samples and evaluation, from the command line.
+Settings, learning curves, samples, evaluation and blind tests by people, from the command line.
 
   seqgan-hf config [NAME ...]                      print the settings of a run, as a commented YAML file
   seqgan-hf plot RUN [RUN ...] [-o FILE]           draw the learning curves of a run, or of several
   seqgan-hf report RUN [RUN ...] [-o FILE]         write a page that shows a run, or several side by side
   seqgan-hf sample MODEL [-n 20]                   write texts with any causal language model
   seqgan-hf evaluate MODEL --dataset_name TEXTS    measure held-out likelihood and BLEU over the temperature
+  seqgan-hf judge --model MODEL --dataset_name TEXTS   let people tell real texts from generated ones, in a browser
+  seqgan-hf turing --model MODEL --dataset_name TEXTS  the same for yourself, in the terminal: ten texts
   seqgan-hf merge ADAPTER OUTPUT_DIR               make a whole model of a generator's adapter
 
 Each has a --help of its own.
@@ -23,7 +25,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import is_matplotlib_available
 
-from .arguments import EvaluateArguments, SampleArguments
+from .arguments import EvaluateArguments, JudgeArguments, SampleArguments, TuringArguments
 from .checkpoints import DISCRIMINATOR_FOLDER
 from .completions import decode_ids
 from .config import parse_config, publishable, settings_as_yaml
@@ -42,6 +44,10 @@ from .samples import (
     score_texts,
     write_samples,
 )
+from .space_export import export_space
+from .trial_making import open_trial
+from .turing import take_test
+from .verdicts import judge_results
 
 _CONFIG_HELP = """\
 Print the settings of a run as a YAML file: each with its description, its choices and its default.
@@ -77,8 +83,23 @@ and are copied word for word from the real texts.
 
   seqgan-hf evaluate gpt2-seqgan --dataset_name speeches/ --output_dir gpt2-seqgan/evaluation
 """
+_JUDGE_HELP = """\
+Let people judge, blind and in a browser, which texts are real and which a model wrote: real texts that the models were
+not trained on, and as many of each model, shuffled for each judge. The FIRST model is the baseline that the others are
+tested against: in the paper that of maximum likelihood. The trial is made once, in --output_dir; called again, with
+that folder alone, this goes on with it, and all votes are kept.
 
+  seqgan-hf judge --model run/mle --model run --dataset_name speeches/ --items 20
+  seqgan-hf judge --output_dir judge                              go on
+  seqgan-hf judge --results judge                                 what people said, and whether D agrees
+  seqgan-hf judge --output_dir judge --export-space my-space      the same page, to be pushed as a Space
+"""
+_TURING_HELP = """\
+Judge ten texts yourself, in the terminal: r is real, g is generated, q ends. Votes are kept in --output_dir, as those of
+`seqgan-hf judge` are, and `seqgan-hf judge --results` counts them.
 
+  seqgan-hf turing --model run --dataset_name speeches/
+"""
 _MERGE_HELP = """\
 Merge a generator's adapter into the model it belongs to, and save the whole, which needs no peft. ADAPTER is a Hub id
 or a path.
@@ -211,6 +232,45 @@ def _evaluate(argv: list[str]) -> None:
     print(f"\nReport: {output_dir / 'evaluation.json'}\nPicture: {drawn}")
 
 
+def _judge(argv: list[str]) -> None:
+    (args,) = parse_config((JudgeArguments,), _gathered(argv, "--model"), _JUDGE_HELP, prog="seqgan-hf judge")
+    if args.results is not None:
+        print(judge_results(args.results, args.add_votes))
+        return
+    if args.export_space is not None:
+        print(export_space(open_trial(args, args.items), args.output_dir, args.export_space))
+        return
+    try:
+        from .judge_server import place_at, serve
+    except ImportError as error:
+        raise ImportError(
+            "A page needs the packages starlette and uvicorn: pip install 'seqgan_hf[judge]'."
+        ) from error
+    trial = open_trial(args, args.items)
+    serve(trial, args.output_dir, args.host, args.port, place_at(args.host, args.allowed_hosts))
+
+
+def _turing(argv: list[str]) -> None:
+    (args,) = parse_config((TuringArguments,), _gathered(argv, "--model"), _TURING_HELP, prog="seqgan-hf turing")
+    print(take_test(open_trial(args, args.items // (1 + max(len(args.model), 1))), args.output_dir))
+
+
+def _gathered(argv: Sequence[str], flag: str) -> list[str]:
+    """Make of `--model A ... --model B` one flag with both values."""
+    values: list[str] = []
+    rest: list[str] = []
+    takes = False
+    for arg in argv:
+        name, separator, value = arg.partition("=")
+        if arg.startswith("-"):
+            takes = name == flag
+            if takes:
+                values += [value] * bool(separator)
+                continue
+        (values if takes else rest).append(arg)
+    return [*rest, flag, *values] if values else rest
+
+
 def _merge(argv: list[str]) -> None:
     parser = _parser("seqgan-hf merge", _MERGE_HELP)
     parser.add_argument("adapter", metavar="ADAPTER", help="a Hub id or a path")
@@ -247,6 +307,8 @@ _COMMANDS = {
     "report": _report,
     "sample": _sample,
     "evaluate": _evaluate,
+    "judge": _judge,
+    "turing": _turing,
     "merge": _merge,
 }
 

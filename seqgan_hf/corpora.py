@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .arguments import DatasetArguments, EvaluateArguments, TextRecipeArguments
+from .arguments import BlindArguments, DatasetArguments, EvaluateArguments, TextRecipeArguments
 from .data import AnyDataset, column_names
 from .loading import load_texts
 from .processes import is_first
@@ -66,12 +66,13 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
     return DatasetDict(train=train, validation=splits["validation"], test=splits["test"])
 
 
-def load_held_out(args: EvaluateArguments) -> tuple[Dataset, str]:
+def load_held_out(args: EvaluateArguments | BlindArguments) -> tuple[Dataset, str]:
     """
     Load the texts that a model is evaluated on.
 
     Args:
-        args (`EvaluateArguments`): Names the dataset, its split and column, the rows to keep and how many texts.
+        args (`EvaluateArguments` or `BlindArguments`): Names the dataset, its split and column, the rows to keep and how
+            many texts.
 
     Returns:
         `tuple`: the texts, as a column `text` or with their prompts or ids as they are, and the name of their split: the

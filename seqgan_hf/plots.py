@@ -302,7 +302,7 @@ def plot_piano_rolls(
         lowest.tick_params(labelbottom=True)
     # All white keys have their name where there is room.
     named = ("C", "D", "E", "F", "G", "A", "B") if len(shown) <= 15 else ("C", "G")
-    ticks = {key: _note_name(key) for key in shown if _note_name(key)[:-1] in named}
+    ticks = {key: note_name(key) for key in shown if note_name(key)[:-1] in named}
     grid[0, 0].set_yticks(list(ticks), list(ticks.values()))
     grid[0, 0].set(xlim=(0, step_seconds * max(map(len, every))), ylim=(shown[0] - 0.5, shown[-1] + 0.5))
     figure.supxlabel("seconds", fontsize="medium")
@@ -310,12 +310,53 @@ def plot_piano_rolls(
     return Path(path)
 
 
+def plot_verdicts(
+    sources: Mapping[str, Mapping[str, Any]], path: str | Path, title: str = "Judged real, with 95 % intervals"
+) -> Path:
+    """
+    Draw what share of each source's texts was judged real: by people, with intervals, and by discriminators.
+
+    Args:
+        sources (`Mapping`): As [`~seqgan_hf.verdicts.verdicts_of`] has them.
+        path (`str` or `Path`): The PNG file to write.
+        title (`str`): Above the picture.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    figure = _new_figure(figsize=(8, 1.6 + 0.6 * len(sources)))
+    axes = figure.subplots()
+    for place, found in enumerate(sources.values()):
+        if found["share"] is not None:
+            below, above = found["share"] - found["low"], found["high"] - found["share"]
+            axes.errorbar(
+                found["share"], place, xerr=[[below], [above]], fmt="o", color="C0", capsize=4, markersize=8,
+                label="people" if place == 0 else None,
+            )  # fmt: skip
+        for index, (judge, share) in enumerate(found["discriminators"].items(), start=1):
+            axes.plot(
+                share, place, marker="D", linestyle="", color=f"C{index % 10}", markerfacecolor="none",
+                label=f"discriminator of {judge}" if place == 0 else None,
+            )  # fmt: skip
+    axes.axvline(0.5, color="0.7", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(sources)), list(sources))
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel="share judged real", xlim=(-0.02, 1.02), ylim=(len(sources) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.savefig(path, dpi=120)
+    return Path(path)
+
+
 def _draw_keyboard(axes: Any, keys: Sequence[int]) -> None:
     """Shade the black keys, and draw a line below each C."""
     for key in keys:
-        if "#" in _note_name(key):
+        if "#" in note_name(key):
             axes.axhspan(key - 0.5, key + 0.5, color="0.95", linewidth=0, zorder=0)
-        elif _note_name(key).startswith("C"):
+        elif note_name(key).startswith("C"):
             axes.axhline(key - 0.5, color="0.8", linewidth=0.8, zorder=1)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -336,8 +377,13 @@ def _draw_melody(axes: Any, melody: Sequence[int], step_seconds: float, color: s
     axes.stairs(line, times, baseline=None, color=color, alpha=0.4, zorder=2)
 
 
-def _note_name(key: int) -> str:
-    """The name of a piano's key: C4 for key 40."""
+def note_name(key: int) -> str:
+    """
+    Return the name of a piano's key: C4 for key 40.
+
+    Args:
+        key (`int`): From 1 to 88.
+    """
     octave, note = divmod(key + PITCH_OF_KEY_0, 12)
     return f"{_NOTES[note]}{octave - 1}"
 

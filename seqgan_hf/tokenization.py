@@ -1,5 +1,6 @@
 """Tokenizers of runs from scratch, trained on their texts: bytes merged, whole words or single characters."""
 
+import re
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -11,6 +12,8 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 # A word, apostrophes and hyphens inside it included, or a punctuation mark; each with the space before it.
 _WORDS = r" ?(?:\w+(?:['-]\w+)*|[^\w\s])"
+# All ideographs of Unicode: the common block, its extension A before it, and the later extensions.
+_NO_IDEOGRAPH = re.compile("[^\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af]")
 
 
 def train_tokenizer(
@@ -90,3 +93,8 @@ def _whole(texts: Iterable[str], vocab_size: int, level: str, special_tokens: li
     tokenizer.model = models.WordLevel({token: number for number, token in enumerate(vocabulary)}, unk_token=unknown)
     tokenizer.add_special_tokens(special_tokens)
     return tokenizer
+
+
+def ideographs(text: str) -> str:
+    """Leave punctuation, white space and whatever else is no Chinese character out of a poem."""
+    return _NO_IDEOGRAPH.sub("", text)

@@ -16,14 +16,17 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"},
-    {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
-    {"checkpoints", "data", "discriminator", "generation", "launch", "loading", "losses", "memory", "tokenization"},
+    {"masking", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"}
+    | {"trial", "votes", "request_guard"},
+    {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"}
+    | {"judge_server"},
+    {"checkpoints", "data", "discriminator", "generation", "launch", "loading", "losses", "memory", "tokenization"}
+    | {"tones"},
     {"rollout", "oracle", "streams", "corpora", "samples"},
     {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
-    {"melodies", "pair", "text_measures"},
-    {"published"},
+    {"melodies", "pair", "text_measures", "verdicts", "space_export"},
+    {"published", "trial_making", "turing"},
     {"trainer"},
     {"recipe", "bench"},
     {"synthetic", "real_text", "report"},
