@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .arguments import BlindArguments, JudgeArguments, TextRecipeArguments, TuringArguments
 from .checkpoints import DISCRIMINATOR_FOLDER, write_whole
 from .completions import Completions, decode_ids
-from .config import publishable
 from .corpora import load_held_out
 from .data import TextFormat, is_conditional, prepare_dataset
 from .discriminator import Discriminator, context_length
@@ -56,7 +55,7 @@ def open_trial(args: JudgeArguments | TuringArguments, items: int) -> Trial:
     """
     folder = Path(args.output_dir)
     asked = {name: value for name, value in dataclasses.asdict(args).items() if name not in _OF_THE_PLACE}
-    asked = json.loads(json.dumps(publishable(asked | {"items": items})))
+    asked["items"] = items
     if (folder / TRIAL_FILE).is_file():
         trial = load_trial(folder)
         if args.model or args.dataset_name:

@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from transformers.utils import is_matplotlib_available
@@ -87,7 +87,7 @@ def verdicts_of(trial: Trial, votes: Sequence[Vote]) -> dict[str, Any]:
         by_source[source].append(vote.judged_real)
         of_judges[vote.judge][source].append(vote.judged_real)
         of_items[vote.item].append(vote.judged_real)
-    item_shares = {id: mean(said) for id, said in of_items.items()}
+    item_shares = {id: fmean(said) for id, said in of_items.items()}
     return {
         "judges": len(of_judges),
         "votes": len(votes),
@@ -165,7 +165,7 @@ def _in_words(test: Mapping[str, float] | None, what: str) -> str:
 
 def _share(said: Sequence[bool]) -> dict[str, Any]:
     low, high = wilson_interval(sum(said), len(said)) if said else (None, None)
-    share = mean(said) if said else None
+    share = fmean(said) if said else None
     return {"votes": len(said), "judged_real": sum(said), "share": share, "low": low, "high": high}
 
 
@@ -177,17 +177,17 @@ def _discriminators(trial: Trial) -> list[str]:
 def _of_discriminators(trial: Trial, source: str) -> dict[str, dict[str, float]]:
     items = [item for item in trial.items.values() if item.source == source]
     return {
-        "discriminators": {judge: mean(item.scores[judge] > 0.5 for item in items) for judge in _discriminators(trial)}
+        "discriminators": {judge: fmean(item.scores[judge] > 0.5 for item in items) for judge in _discriminators(trial)}
     }
 
 
 def _over_judges(judges: Iterable[Mapping[str, Sequence[bool]]], model: str, baseline: str) -> dict[str, float] | None:
     """Compare the shares that each judge took for real, of those who have judged both."""
-    pairs = [(mean(of[model]), mean(of[baseline])) for of in judges if of[model] and of[baseline]]
+    pairs = [(fmean(of[model]), fmean(of[baseline])) for of in judges if of[model] and of[baseline]]
     if len(pairs) < 2 or len({round(above - below, 12) for above, below in pairs}) < 2:
         return None
     above, below = zip(*pairs, strict=True)
-    return _tested(_stats().ttest_rel(above, below), mean(above) - mean(below), len(pairs))
+    return _tested(_stats().ttest_rel(above, below), fmean(above) - fmean(below), len(pairs))
 
 
 def _over_items(trial: Trial, shares: Mapping[str, float], model: str, baseline: str) -> dict[str, float] | None:
@@ -197,7 +197,7 @@ def _over_items(trial: Trial, shares: Mapping[str, float], model: str, baseline:
     )
     if min(len(above), len(below)) < 2 or max(len(set(above)), len(set(below))) < 2:
         return None
-    return _tested(_stats().ttest_ind(above, below), mean(above) - mean(below), len(above) + len(below))
+    return _tested(_stats().ttest_ind(above, below), fmean(above) - fmean(below), len(above) + len(below))
 
 
 def _tested(test: Any, difference: float, count: int) -> dict[str, float]:
