@@ -232,6 +232,7 @@ def serve(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()  # whoever comes from here on waits until he is served
         except OSError as error:
             raise OSError(f"{host}:{port} cannot be had: {error.strerror}. Choose another one by --port.") from error
         with Votes(Path(votes_folder or folder) / VOTES_FILE) as votes:
