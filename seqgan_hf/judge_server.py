@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class _Desk:
     """Answers each kind of request."""
 
     def __init__(self, trial: Trial, votes: Votes, page: str, files: Mapping[str, Path], place: Place) -> None:
+        self.order_for = lru_cache(maxsize=4096)(trial.order_for)
         self.trial, self.votes, self.html, self.files, self.place = trial, votes, page, files, place
 
     async def page(self, request: Request) -> Response:
@@ -154,7 +156,7 @@ class _Desk:
         return name_of_judge(token) if _TOKEN.fullmatch(token) else None
 
     def _next(self, judge: str, said: Mapping[str, bool]) -> Response:
-        open_items = [id for id in self.trial.order_for(judge) if id not in said]
+        open_items = [id for id in self.order_for(judge) if id not in said]
         total = len(self.trial.items)
         answer: dict[str, Any] = {"done": total - len(open_items), "total": total, "item": None}
         if open_items:

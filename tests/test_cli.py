@@ -399,7 +399,7 @@ def test_a_diverged_generator_is_one_sentence(refused, pair, generator):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["", "config", "plot", "sample", "evaluate"])
+@pytest.mark.parametrize("command", ["", "config", "plot", "sample", "evaluate", "judge", "turing"])
 def test_every_command_helps(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -408,7 +408,7 @@ def test_every_command_helps(command, capsys):
     model = " MODEL" if command in ("sample", "evaluate") else ""
     assert printed.startswith(f"usage: seqgan-hf {command}{model}" if command else "usage: seqgan-hf COMMAND ...\n")
     if not command:
-        assert all(f"  seqgan-hf {name} " in printed for name in ("config", "plot", "sample", "evaluate"))
+        assert all(f"  seqgan-hf {name} " in printed for name in ("config", "plot", "sample", "evaluate", "judge", "turing"))
 
 
 def test_an_unknown_command_is_refused_with_the_usage(capsys):
