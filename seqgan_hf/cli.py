@@ -6,8 +6,10 @@ Settings, learning curves, samples, evaluation and blind tests by people, from t
   seqgan-hf report RUN [RUN ...] [-o FILE]         write a page that shows a run, or several side by side
   seqgan-hf sample MODEL [-n 20]                   write texts with any causal language model
   seqgan-hf evaluate MODEL --dataset_name TEXTS    measure held-out likelihood and BLEU over the temperature
-  seqgan-hf judge --model MODEL --dataset_name TEXTS   let people tell real texts from generated ones, in a browser
-  seqgan-hf turing --model MODEL --dataset_name TEXTS  the same for yourself, in the terminal: ten texts
+  seqgan-hf judge --model MODEL --dataset_name TEXTS
+                                                   let people tell real texts from generated ones, in a browser
+  seqgan-hf turing --model MODEL --dataset_name TEXTS
+                                                   the same for yourself: ten texts, in the terminal
   seqgan-hf merge ADAPTER OUTPUT_DIR               make a whole model of a generator's adapter
 
 Each has a --help of its own.

@@ -177,7 +177,9 @@ def _discriminators(trial: Trial) -> list[str]:
 def _of_discriminators(trial: Trial, source: str) -> dict[str, dict[str, float]]:
     items = [item for item in trial.items.values() if item.source == source]
     return {
-        "discriminators": {judge: fmean(item.scores[judge] > 0.5 for item in items) for judge in _discriminators(trial)}
+        "discriminators": {
+            judge: fmean(item.scores[judge] > 0.5 for item in items) for judge in _discriminators(trial)
+        }
     }
 
 

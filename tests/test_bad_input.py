@@ -523,6 +523,8 @@ ELSEWHERE = {
     "a disk that is full, a checkpoint that is cut off": "tests/test_checkpoints.py",
     "Ctrl-C, SIGTERM; SIGKILL": "tests/test_interruption.py",
     "memory that runs out": "tests/test_chunks.py",
+    "wrong commands, trials and votes of a blind test": "tests/test_trial.py",
+    "requests that no page of a blind test sends": "tests/test_judge_server.py",
     "losses, rewards and gradients that are not finite": "tests/test_trainer.py",
 }
 

@@ -408,7 +408,9 @@ def test_every_command_helps(command, capsys):
     model = " MODEL" if command in ("sample", "evaluate") else ""
     assert printed.startswith(f"usage: seqgan-hf {command}{model}" if command else "usage: seqgan-hf COMMAND ...\n")
     if not command:
-        assert all(f"  seqgan-hf {name} " in printed for name in ("config", "plot", "sample", "evaluate", "judge", "turing"))
+        assert all(
+            f"  seqgan-hf {name} " in printed for name in ("config", "plot", "sample", "evaluate", "judge", "turing")
+        )
 
 
 def test_an_unknown_command_is_refused_with_the_usage(capsys):

@@ -118,9 +118,9 @@ def test_a_judge_goes_on_in_another_process_of_the_server(judge, trial, tmp_path
 def test_judges_are_told_apart_by_a_cookie_that_scripts_and_other_sites_do_not_get(app):
     cookies = [Judge(app).get("/").headers["set-cookie"] for _ in range(2)]
     assert cookies[0] != cookies[1]
-    assert re.fullmatch(
-        r"judge=[\w-]{43}; HttpOnly; Max-Age=31536000; Path=/; SameSite=strict", cookies[0]
-    ), cookies[0]
+    assert re.fullmatch(r"judge=[\w-]{43}; HttpOnly; Max-Age=31536000; Path=/; SameSite=strict", cookies[0]), cookies[
+        0
+    ]
 
 
 def test_the_headers_let_nothing_foreign_in(judge):

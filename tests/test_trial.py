@@ -204,9 +204,7 @@ def test_a_text_has_no_space_around_it_and_no_control_characters():
 
 def save_characters(texts, length, folder):
     tokenizer = train_tokenizer(texts, 200, "character", ends=False)
-    model = LSTMForCausalLM(
-        LSTMConfig(vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, pad_token_id=0)
-    )
+    model = LSTMForCausalLM(LSTMConfig(vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, pad_token_id=0))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "training_args.json").write_text(json.dumps({"max_completion_length": length}))

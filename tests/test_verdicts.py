@@ -86,7 +86,10 @@ def test_a_difference_by_hand():
     """Ann takes both texts of SeqGAN for real and none of MLE; Bob one of each."""
     trial = a_trial(2, ("MLE", "SeqGAN"))
     ids = {source: [id for id in trial.items if trial.items[id].source == source] for source in trial.sources}
-    said = {"ann": {"MLE": [False, False], "SeqGAN": [True, True]}, "bob": {"MLE": [True, False], "SeqGAN": [True, False]}}
+    said = {
+        "ann": {"MLE": [False, False], "SeqGAN": [True, True]},
+        "bob": {"MLE": [True, False], "SeqGAN": [True, False]},
+    }
     votes = [
         Vote(judge, id, real, 0.0)
         for judge, sources in said.items()
@@ -98,7 +101,9 @@ def test_a_difference_by_hand():
     assert results["sources"]["real"] == {
         "votes": 0, "judged_real": 0, "share": None, "low": None, "high": None, "discriminators": {"SeqGAN": 0.0}
     }  # fmt: skip
-    assert results["tests"]["SeqGAN"]["over_judges"] == pytest.approx({"difference": 0.5, "t": 1.0, "p": 0.5, "count": 2})
+    assert results["tests"]["SeqGAN"]["over_judges"] == pytest.approx(
+        {"difference": 0.5, "t": 1.0, "p": 0.5, "count": 2}
+    )
     assert "real        0      0      -               -" in verdicts_table(results)
 
 
@@ -138,4 +143,6 @@ def test_no_votes_are_said(tmp_path, capsys):
     (tmp_path / "trial.json").write_text(a_trial().as_json())
     with pytest.raises(SystemExit):
         main(["judge", "--results", str(tmp_path)])
-    assert "Nobody has judged yet. Judge by `seqgan-hf judge`, or add votes by `--add_votes`." in capsys.readouterr().err
+    assert (
+        "Nobody has judged yet. Judge by `seqgan-hf judge`, or add votes by `--add_votes`." in capsys.readouterr().err
+    )

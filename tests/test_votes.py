@@ -74,9 +74,7 @@ def test_votes_are_written_as_csv_and_read_again(votes, tmp_path):
     votes.cast("ann", "x", True).result()
     votes.cast("ann", 'a "b", c', False).result()
     table = votes.as_csv()
-    assert re.fullmatch(
-        r'judge,item,judged_real,seconds\nann,x,1,\d+\.\d{3}\nann,"a ""b"", c",0,\d+\.\d{3}\n', table
-    )
+    assert re.fullmatch(r'judge,item,judged_real,seconds\nann,x,1,\d+\.\d{3}\nann,"a ""b"", c",0,\d+\.\d{3}\n', table)
     with Votes(tmp_path / "other.sqlite") as other:
         assert other.add(read_votes(table)) == 2
         assert other.add(read_votes(table)) == 0, "each vote is counted once"
@@ -88,8 +86,14 @@ def test_votes_are_written_as_csv_and_read_again(votes, tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "Votes must have the columns judge, item, judged_real, seconds; item, judge, judged_real, seconds missing."),
-        ("judge,item,seconds\n", "Votes must have the columns judge, item, judged_real, seconds; judged_real missing."),
+        (
+            "",
+            "Votes must have the columns judge, item, judged_real, seconds; item, judge, judged_real, seconds missing.",
+        ),
+        (
+            "judge,item,seconds\n",
+            "Votes must have the columns judge, item, judged_real, seconds; judged_real missing.",
+        ),
         ("judge,item,judged_real,seconds\na,b,yes,1\n", "Vote 1 must have 0 or 1 as `judged_real`"),
         ("judge,item,judged_real,seconds\na,b,1,1\na,b,1,soon\n", "Vote 2 must have 0 or 1 as `judged_real`"),
         ("judge,item,judged_real,seconds\na,b\n", "Vote 1 must have 0 or 1 as `judged_real`"),
