@@ -170,10 +170,8 @@ class _Writer:
 
     def rows(self, prompts: Sequence[str] | None, texts: Sequence[str]) -> list[dict[str, list[int]]]:
         """Encode texts; a blank one, which no row would be made of, is its end alone, or its padding."""
-        blank = {
-            "prompt_ids": [self.text_format.start_token_id],
-            "completion_ids": [self.text_format.eos_token_id or self.text_format.pad_token_id],
-        }
+        eos, pad = self.text_format.eos_token_id, self.text_format.pad_token_id
+        blank = {"prompt_ids": [self.text_format.start_token_id], "completion_ids": [pad if eos is None else eos]}
         columns = {"text": list(texts)} if prompts is None else {"prompt": list(prompts), "completion": list(texts)}
         kept = [index for index, text in enumerate(texts) if text.strip()]
         if not kept:

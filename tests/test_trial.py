@@ -194,6 +194,19 @@ def test_prompts_differ_from_source_to_source(pair, run, tmp_path):  # noqa: F81
     assert {item.text for item in items if item.source == REAL} == {"we work"}
 
 
+def test_models_of_other_tokenizers_judge_each_other_s_texts(pair, speeches, run, tmp_path):  # noqa: F811
+    texts = [f"{text} test" for text in SENTENCES]
+    save_characters(texts, 30, tmp_path / "letters")
+    argv = ["--model", tmp_path / "letters", "--model", pair, "--dataset_name", speeches, "--items", 4]
+    run("judge", *argv, "--output_dir", tmp_path / "j", "--export-space", tmp_path / "space")
+    items = load_trial(tmp_path / "j").items.values()
+    assert {item.source for item in items} == {REAL, "letters", "pair"}
+    for item in items:
+        assert set(item.scores) == {"pair"} and 0 < item.scores["pair"] < 1
+        if item.source == REAL:
+            assert any(text.startswith(item.text) for text in texts) and len(item.text) <= 30
+
+
 def test_a_text_has_no_space_around_it_and_no_control_characters():
     assert tidy(" a\x1b[31m  \r\n\tb\u00a0c \n\n") == "a\ufffd[31m\n\tb\u00a0c"
     assert tidy("<b>&amp; *x*") == "<b>&amp; *x*"
@@ -214,7 +227,8 @@ def save_characters(texts, length, folder):
 def test_poems_are_shown_in_verses_without_marks(length, verse, run, tmp_path):  # noqa: F811
     characters = "".join(chr(0x4E00 + number) for number in range(40))
     poems = [characters[start : start + length] for start in range(8)]
-    written = [f"{poem[:verse]}，{poem[verse:]}。" for poem in poems]
+    comma, stop = "\N{FULLWIDTH COMMA}", "\N{IDEOGRAPHIC FULL STOP}"
+    written = [f"{poem[:verse]}{comma}{poem[verse:]}{stop}" for poem in poems]
     (tmp_path / "poems.txt").write_text("\n".join(written), encoding="utf-8")
     save_characters(poems, length, tmp_path / "model")
     argv = ["--model", tmp_path / "model", "--dataset_name", tmp_path / "poems.txt", "--split", "train", "--items", 5]
@@ -223,7 +237,7 @@ def test_poems_are_shown_in_verses_without_marks(length, verse, run, tmp_path): 
         lines = item.text.split("\n")
         if item.source == REAL:
             assert "".join(lines) in poems and [len(line) for line in lines] == [verse] * 4
-        assert all(len(line) == verse for line in lines[:-1]) and not set(item.text) & set("，。 ")
+        assert all(len(line) == verse for line in lines[:-1]) and not set(item.text) & {comma, stop, " "}
     assert in_verses("abcdefg", 5) == "abcde\nfg"
 
 
