@@ -49,7 +49,7 @@ def new_trainer(
         judge.classifier.bias.requires_grad_(
             False
         )  # no pair depends on it, and Adam makes steps of what is only rounded
-    return SeqGANTrainer(
+    trainer = SeqGANTrainer(
         tiny_model(generator),
         judge,
         config(folder, **(defaults | settings)),
@@ -58,6 +58,9 @@ def new_trainer(
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False) if lora else None,
         callbacks=callbacks,
     )
+    for group in trainer.discriminator.optimizer.param_groups:
+        group |= {"eps": NO_STEP_FROM_NOTHING["adam_epsilon"], "lr": 1e-2}
+    return trainer
 
 
 def outcome(trainer):
