@@ -122,6 +122,7 @@ def test_accelerate_reads_its_configurations(path):
         "cpu": "NO",
         "single_gpu": "NO",
         "ddp": "MULTI_GPU",
+        "fsdp2": "FSDP",
     }
     config = load_config_from_file(str(path))
     assert config.distributed_type == kinds[path.stem]

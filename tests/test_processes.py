@@ -375,15 +375,18 @@ def test_launchers_start_two_processes_that_play_one_game(launcher, tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("variable", "named"),
-    [
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed is not supported: each process writes with the generator"),
-        ("ACCELERATE_USE_FSDP", "FSDP is not supported: each process writes with the generator"),
-    ],
-)
-def test_a_generator_in_shards_is_refused(variable, named, tiny_model, tmp_path, monkeypatch):
+def test_deepspeed_is_refused(tiny_model, tmp_path, monkeypatch):
     args = config(tmp_path)
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ValueError, match=named):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="DeepSpeed is not supported: each process writes with the whole generator"):
         SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+
+
+def test_other_ways_to_cut_a_model_are_refused_in_both_stages(tiny_model, tmp_path, monkeypatch):
+    args = config(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    message = "Tensor or context parallelism is not supported: each process writes with the whole generator"
+    with pytest.raises(ValueError, match=message):
+        SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+    with pytest.raises(ValueError, match=message):
+        pretrain_generator(tiny_model("lstm"), texts(), texts(), output_dir=tmp_path)
