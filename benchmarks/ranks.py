@@ -121,7 +121,7 @@ def bytes_of_shards(trained: float, ranks: int) -> float:
 
 
 def seconds_of_generator(game: Game, ranks: int, hardware: Hardware) -> float:
-    """Time in which G's gradients and weights move; those of shards go round all ranks at the pace of the slowest link."""
+    """Time in which G's gradients and weights move; those of shards at the pace of the slowest link."""
     if not game.shards:
         return seconds_moving(game.generator.trained, ranks, hardware)
     link = hardware.near if ranks <= 8 else hardware.far
@@ -129,7 +129,7 @@ def seconds_of_generator(game: Game, ranks: int, hardware: Hardware) -> float:
 
 
 def bytes_kept(game: Game, ranks: int) -> float:
-    """Bytes of a rank for weights, gradients and AdamW's moments of both networks, all float32, G's shared out in shards."""
+    """Bytes of a rank for both networks' float32 weights, gradients and moments, G's shared out in shards."""
     pair = game.generator, game.discriminator
     learning = game.generator.trained * (16 / ranks if game.shards else 12) + game.discriminator.trained * 12
     return 4 * sum(network.parameters for network in pair) + learning
