@@ -51,6 +51,9 @@ class ShardedTrainer(Trainer):
         begin_alike(self.model)  # with FSDP, only the first process has read its weights
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        # Left by whoever evaluated the model before: with it, accelerate 1.15 takes the model for one that needs no
+        # `DistributedDataParallel`, and every process would learn for itself.
+        vars(self.model).pop("_is_accelerate_prepared", None)
         if not self._learns_in_shards:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         whole = self.model
@@ -69,15 +72,15 @@ class ShardedTrainer(Trainer):
                 whole.copy_(_whole(learned))
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As in `Trainer`, on the whole model."""
+        """As in `Trainer`, on the whole model, which needs no preparation for it."""
         with self._prepared_for_evaluation():
             return super().evaluation_loop(*args, **kwargs)
 
     @contextlib.contextmanager
     def _prepared_for_evaluation(self) -> Iterator[None]:
-        """Keep `Trainer` from having accelerate prepare what it evaluates, which FSDP2 refuses without an optimizer."""
+        """Keep `Trainer` from having accelerate prepare what it evaluates before it trains, for the same reason."""
         models = self.accelerator._models
-        if models or not self._learns_in_shards:
+        if models:
             yield
             return
         models.append(self.model)

@@ -18,7 +18,7 @@ from test_exactness import EVERY_TERM, NO_STEP_FROM_NOTHING
 from test_interruption import SignalAt
 from test_recipes import recipe
 from test_trainer import config, texts
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from seqgan_hf import SeqGANTrainer
 from seqgan_hf.checkpoints import checkpoints_in
@@ -137,6 +137,27 @@ def test_two_processes_play_the_game_of_one(game, tiny_model, tmp_path):
     settings["per_device_train_batch_size"] = 4
     first, second = in_processes(2, lambda: play(tiny_model, tmp_path / "two", **settings))
     assert first[0] == second[0], "both have the same networks, to the bit"
+    assert_same(one, first)
+
+
+@pytest.mark.parametrize("evaluated_by", ["the trainer itself", "another one"])
+def test_a_model_that_was_evaluated_before_learns_from_all_processes(evaluated_by, tiny_model, tmp_path):
+    """accelerate took it for prepared, left it out of data parallel, and every process learned for itself."""
+
+    def evaluate_and_train(folder, batch_size):
+        trainer = new_trainer(tiny_model, folder, per_device_train_batch_size=batch_size, max_steps=2)
+        if evaluated_by == "another one":
+            Trainer(trainer.model, trainer.args, eval_dataset=texts()).accelerator.prepare_model(
+                trainer.model, evaluation_mode=True
+            )
+        else:
+            trainer.evaluate()
+        trainer.train()
+        return outcome(trainer)[0], []
+
+    one = evaluate_and_train(tmp_path / "one", 8)
+    first, second = in_processes(2, evaluate_and_train, tmp_path / "two", 4)
+    assert first == second
     assert_same(one, first)
 
 
