@@ -77,18 +77,7 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | 
     figure = _new_figure(figsize=(11, 7))
     styles = dict(zip(histories, _RUN_STYLES, strict=False))
     for axes, (title, curves) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        for index, (key, label) in enumerate(curves.items()):
-            for name, log_history in histories.items():
-                points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-                if points:
-                    axes.plot(*zip(*points, strict=True), marker=".", color=f"C{index}", linestyle=styles[name])
-            if any(key in entry for log_history in histories.values() for entry in log_history):
-                axes.plot([], [], marker=".", color=f"C{index}", label=label)  # for the legend, in any run's style
-        if "reward/mean" in curves and len(histories) == 1:
-            _band(axes, *histories.values())
-        if "discriminator/held_out_auc" in curves:
-            axes.axhline(0.5, color="grey", linestyle=":", label="chance")
-            axes.set_ylim(0, 1)
+        _draw_panel(axes, curves, histories, styles)
         axes.set(title=title, xlabel="updates of the generator")
         if axes.lines:
             axes.legend(fontsize="small")
@@ -348,6 +337,27 @@ def _new_figure(figsize: tuple[float, float]) -> Any:
     except ImportError as error:
         raise ImportError("Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'.") from error
     return Figure(figsize=figsize, layout="constrained")
+
+
+def _draw_panel(
+    axes: Any,
+    curves: Mapping[str, str],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    styles: Mapping[str, str],
+) -> None:
+    """Draw the curves of a panel, of all runs, each with its label for a legend."""
+    for index, (key, label) in enumerate(curves.items()):
+        for name, log_history in histories.items():
+            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", color=f"C{index}", linestyle=styles[name])
+        if any(key in entry for log_history in histories.values() for entry in log_history):
+            axes.plot([], [], marker=".", color=f"C{index}", label=label)  # for the legend, in any run's style
+    if "reward/mean" in curves and len(histories) == 1:
+        _band(axes, *histories.values())
+    if "discriminator/held_out_auc" in curves:
+        axes.axhline(0.5, color="grey", linestyle=":", label="chance")
+        axes.set_ylim(0, 1)
 
 
 def _band(axes: Any, log_history: Sequence[Mapping[str, Any]]) -> None:
