@@ -17,7 +17,7 @@ from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .callbacks import ALWAYS_RIGHT, COLLAPSED, COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
-from .config import SeqGANConfig
+from .config import SeqGANConfig, is_secret, publishable
 from .data import TextFormat
 from .generation import sampling_config
 from .loading import find_tokenizer, load_generator
@@ -111,12 +111,11 @@ def read_run(folder: str | Path) -> Run:
     report = _read_json(folder / "metrics.json", {})
     settings = report.get("settings")
     if settings is None:
-        last = checkpoints_in(folder)
-        arguments = folder if (folder / "training_args.json").is_file() else last[-1] if last else folder
-        known = {option.name for option in dataclasses.fields(SeqGANConfig)}
-        settings = {
-            name: value for name, value in _read_json(arguments / "training_args.json", {}).items() if name in known
-        }
+        # A control is played with the settings of its game, but for its own.
+        game = _game_of(folder)
+        settings = _read_json(game / "metrics.json", {}).get("settings", {}) if game else {}
+        own = _settings_of_the_game(folder)
+        settings |= {name: own[name] for name in (settings or own) if name in own}
     return Run(
         folder.absolute().name,
         folder,
@@ -126,6 +125,19 @@ def read_run(folder: str | Path) -> Run:
         report.get("curves", {}),
         _read_json(folder / "nearest.json", []),
     )
+
+
+def _game_of(control: Path) -> Path | None:
+    """Return the folder of the game that a run is a control of, as recipes lay them; `None` if it is none."""
+    return control.absolute().parent if control.absolute().name.startswith("control_") else None
+
+
+def _settings_of_the_game(folder: Path) -> dict[str, Any]:
+    last = checkpoints_in(folder)
+    arguments = folder if (folder / "training_args.json").is_file() else last[-1] if last else folder
+    known = {option.name for option in dataclasses.fields(SeqGANConfig)} - {"output_dir"}
+    saved = _read_json(arguments / "training_args.json", {})
+    return publishable({name: value for name, value in saved.items() if name in known and not is_secret(name)})
 
 
 def _read_json(path: Path, otherwise: Any) -> Any:
@@ -252,8 +264,10 @@ def ask_networks(run: Run, num_samples: int, seed: int, trust_remote_code: bool 
 
 def _saved_generators(run: Run) -> Iterator[tuple[str, Path]]:
     """Yield the stages of a run, the earliest first, and where each is saved."""
-    if any((run.folder / "mle").glob("*.safetensors")):
-        yield "maximum likelihood", run.folder / "mle"
+    for game in (run.folder, _game_of(run.folder)):
+        if game and any((game / "mle").glob("*.safetensors")):
+            yield "maximum likelihood", game / "mle"
+            break
     last, is_saved = max(entry["step"] for entry in run.history), any(run.folder.glob("*.safetensors"))
     for checkpoint in checkpoints_in(run.folder):
         step = checkpoint.name.rpartition("-")[2]

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -193,6 +194,26 @@ def test_what_strikes_is_said(last, fields, word, tmp_path):
     assert warnings_of(a_run(tmp_path)) == []
     (warning,) = warnings_of(a_run(tmp_path, history=history(**last), **fields))
     assert word in warning
+
+
+def test_a_control_has_the_beginning_and_the_settings_of_its_game(game):
+    folder = Path(game.args.output_dir)
+    (folder / "metrics.json").write_text(json.dumps({"settings": {"vocab_size": 300, "reward_control": "none"}}))
+    game.save_model(str(folder / "mle"))
+    control = folder / "control_shuffled"
+    shutil.copytree(folder / "checkpoint-1", control / "checkpoint-1")
+    arguments = control / "checkpoint-1" / "training_args.json"
+    arguments.write_text(json.dumps(json.loads(arguments.read_text()) | {"reward_control": "shuffled"}))
+    runs = [read_run(folder), read_run(control)]
+    assert settings_that_matter(runs) == {"reward_control": ["none", "shuffled"]}
+    beginnings = [ask_networks(run, 1, 5).over_training["maximum likelihood"] for run in runs]
+    assert beginnings[0] == beginnings[1]
+
+
+def test_the_settings_of_a_run_name_no_place(game):
+    settings = read_run(game.args.output_dir).settings
+    assert settings["max_completion_length"] == 12
+    assert not {"output_dir", "hub_token"} & set(settings)
 
 
 def test_the_colours_of_rewards_can_be_told_apart_and_read_on():
