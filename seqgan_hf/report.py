@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .callbacks import ALWAYS_RIGHT, COLLAPSED, COMPLETIONS_FOLDER
+from .callbacks import COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
 from .config import SeqGANConfig, is_secret, publishable
@@ -29,7 +29,6 @@ from .samples import complete_prompts, encode_prompt, load_saved_discriminator
 
 _ROLLOUTS_OF_A_TOKEN = 16
 _ROWS_AT_ONCE = 256
-_MEMORISED = 0.05
 
 
 logger = logging.get_logger(__name__)
@@ -175,52 +174,6 @@ def _defaults_of(run: Run) -> dict[str, Any]:
         option.name: option.default_factory() if callable(option.default_factory) else option.default
         for option in options
     }
-
-
-def warnings_of(run: Run) -> list[str]:
-    """
-    Say what is wrong with a run, in sentences; of what may be wrong with the texts, whether they were learnt by heart.
-
-    Args:
-        run (`Run`): Any.
-
-    Returns:
-        `list[str]`, empty if nothing strikes.
-    """
-    found = []
-    entropies = [(entry["step"], entry["entropy"]) for entry in run.history if "entropy" in entry]
-    collapsed = [step for step, value in entropies if value < entropies[0][1] * COLLAPSED]
-    if collapsed:
-        found.append(
-            f"From update {collapsed[0]} on the generator's entropy is under a tenth of what it was: it writes the same "
-            "again and again. Lower learning_rate, or hold it by beta or mle_coef."
-        )
-    accuracy = "discriminator/held_out_accuracy"
-    saturated = [entry["step"] for entry in run.history if entry.get(accuracy, 0) >= ALWAYS_RIGHT]
-    if saturated:
-        found.append(
-            f"From update {saturated[0]} on the discriminator is right on 99 % of unseen texts: look for what gives the "
-            "samples away."
-        )
-    areas = [entry["discriminator/held_out_auc"] for entry in run.history if "discriminator/held_out_auc" in entry]
-    half = areas[len(areas) // 2 :]
-    if half and sum(half) / len(half) < 0.45:
-        found.append(
-            "Over the second half of the run the discriminator's AUC on unseen texts is below 0.45: it has memorised its "
-            "real texts. Try discriminator_data held_out."
-        )
-    copied, real = run.stages.get("SeqGAN", {}).get("copied"), run.stages.get("real texts", {}).get("copied", 0.0)
-    if copied is not None and copied > real + _MEMORISED:
-        found.append(
-            f"{copied:.0%} of the samples stand in the training texts word for word; of held-out texts {real:.0%} do."
-        )
-    likelihoods = [entry["eval_nll"] for entry in run.history if "eval_nll" in entry]
-    if len(likelihoods) > 1 and likelihoods[-1] > likelihoods[0] + 0.1:
-        found.append(
-            f"Held-out texts became less likely, {likelihoods[0]:.3f} to {likelihoods[-1]:.3f} nats a token: what was "
-            "gained in quality was paid for in diversity. Compare with a lower temperature of the model before the game."
-        )
-    return found
 
 
 def ask_networks(run: Run, num_samples: int, seed: int, trust_remote_code: bool = False) -> Findings:

@@ -27,6 +27,7 @@ FLOORS = [
     {"trainer"},
     {"recipe", "bench"},
     {"synthetic", "real_text", "report"},
+    {"remarks"},
     {"report_page"},
     {"cli"},
 ]
