@@ -22,6 +22,7 @@ extras = {
         "mido>=1.3",
         "mauve-text>=0.4",
         "markdown-it-py[linkify]>=3",
+        "playwright>=1.50",
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }
