@@ -101,7 +101,7 @@ def plot_panel(panel: str, histories: Mapping[str, Sequence[Mapping[str, Any]]],
     Draw one panel of the learning curves, small enough for a phone, and with letters that can be read there.
 
     Args:
-        panel (`str`): A name of [`PANELS`], whose title is not in the picture.
+        panel (`str`): A name of `PANELS`, whose title is not in the picture.
         histories (`Mapping`): As of [`plot_runs`].
         path (`str` or `Path`): The PNG file to write.
 

@@ -98,7 +98,7 @@ def checks_of(run: Run) -> dict[str, str | None]:
         run (`Run`): Any.
 
     Returns:
-        `dict`: by the names in [`CHECKS`] what strikes, in sentences, or `None`. What has no figures is missing.
+        `dict`: by the names in `CHECKS` what strikes, in sentences, or `None`. What has no figures is missing.
     """
     found = {name: look(run) for name, look in CHECKS.items()}
     return {name: said or None for name, said in found.items() if said is not None}

@@ -58,7 +58,7 @@ def write_report(runs: Sequence[Run], findings: Sequence[Findings], path: str | 
     Args:
         runs (`Sequence[Run]`): One to four; of several with one name, each takes that of the folder around it along.
         findings (`Sequence[Findings]`): Of each run; an empty one if its networks were not asked.
-        path (`str` or `Path`): The page. Pictures are `<its stem>_<panel>.png`, by the names of [`plots.PANELS`], and
+        path (`str` or `Path`): The page. Pictures are `<its stem>_<panel>.png`, by the names of `plots.PANELS`, and
             `<its stem>_plane.png`.
 
     Returns:
