@@ -17,12 +17,13 @@ from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .callbacks import COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
-from .config import SeqGANConfig, is_secret, publishable
+from .config import SeqGANConfig
 from .data import TextFormat
 from .generation import sampling_config
 from .loading import find_tokenizer, load_generator
 from .plots import read_log_history
 from .randomness import SAMPLES, derived_keys, named_key
+from .redaction import is_secret, publishable
 from .rewards import rewards_of_scores
 from .rollout import score_rollouts
 from .samples import complete_prompts, encode_prompt, load_saved_discriminator

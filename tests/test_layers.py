@@ -16,10 +16,10 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"},
+    {"masking", "redaction", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"},
     {"checkpoints", "data", "discriminator", "generation", "launch", "loading", "losses", "memory", "tokenization"},
-    {"rollout", "oracle", "streams", "corpora", "samples", "shards"},
+    {"rollout", "oracle", "streams", "corpora", "flags", "samples", "shards"},
     {"rewards", "networks"},
     {"callbacks", "progress", "evaluation", "plots", "pretraining", "model_card"},
     {"melodies", "pair", "text_measures"},
