@@ -26,7 +26,7 @@ extras = {
         "starlette>=0.46",
         "uvicorn>=0.34",
         "httpx>=0.27",
-        "playwright>=1.49",
+        "playwright>=1.50",
         "bitsandbytes>=0.48; platform_system == 'Linux'",
     ],
 }

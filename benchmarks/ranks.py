@@ -65,6 +65,7 @@ class Game:
         generator, discriminator (`Network`): The pair.
         batch, length, num_rollouts, stride, rows (`int`): B, T, N, k and `rollout_batch_size` R of each rank.
         samples, epochs, discriminator_batch (`int`): Of D's single set.
+        shards (`bool`): What learns of G is in shards (FSDP2), beside the whole of it.
     """
 
     generator: Network
@@ -77,11 +78,13 @@ class Game:
     samples: int = 256
     epochs: int = 1
     discriminator_batch: int = 64
+    shards: bool = False
 
 
 GAMES = {
     "124M": Game(Network(124e6, 124e6, 12, 768), Network(82e6, 82e6, 6, 768)),
     "7B": Game(Network(7e9, 40e6, 32, 4096), Network(355e6, 355e6, 24, 1024)),
+    "7B whole": Game(Network(7e9, 7e9, 32, 4096), Network(355e6, 355e6, 24, 1024), shards=True),
 }
 
 
@@ -103,6 +106,33 @@ def seconds_moving(trained: float, ranks: int, hardware: Hardware) -> float:
     inside, machines = min(ranks, 8), math.ceil(ranks / 8)
     seconds = bytes_moved(trained, inside) / hardware.near + bytes_moved(trained / inside, machines) / hardware.far
     return seconds + hardware.latency * math.ceil(math.log2(ranks))
+
+
+def bytes_of_shards(trained: float, ranks: int) -> float:
+    """
+    Bytes that a rank sends for an update of shards: weights gathered in bfloat16 for the forward and for the backward
+    pass, gradients scattered in bfloat16, and the new weights gathered in float32 for the whole model.
+
+    Args:
+        trained (`float`): Weights with a gradient.
+        ranks (`int`): W, at least 1.
+    """
+    return (ranks - 1) / ranks * (2 + 2 + 2 + 4) * trained
+
+
+def seconds_of_generator(game: Game, ranks: int, hardware: Hardware) -> float:
+    """Time in which G's gradients and weights move; those of shards at the pace of the slowest link."""
+    if not game.shards:
+        return seconds_moving(game.generator.trained, ranks, hardware)
+    link = hardware.near if ranks <= 8 else hardware.far
+    return bytes_of_shards(game.generator.trained, ranks) / link
+
+
+def bytes_kept(game: Game, ranks: int) -> float:
+    """Bytes of a rank for both networks' float32 weights, gradients and moments, G's shared out in shards."""
+    pair = game.generator, game.discriminator
+    learning = game.generator.trained * (16 / ranks if game.shards else 12) + game.discriminator.trained * 12
+    return 4 * sum(network.parameters for network in pair) + learning
 
 
 def seconds_writing(network: Network, rows: int, at_once: int, length: float, hardware: Hardware) -> float:
@@ -143,7 +173,8 @@ def round_on(game: Game, ranks: int, hardware: Hardware) -> dict[str, float]:
 
     Returns:
         `dict`: `rows` (rollouts a rank writes), `tokens` (that it samples for them), seconds of `write`, `judge`,
-        `learn` (both networks' passes) and `move`, and `generator_gb`, `discriminator_gb` and `other_gb` that it sends.
+        `learn` (both networks' passes) and `move`, `generator_gb`, `discriminator_gb` and `other_gb` that it sends, and
+        `kept_gb` of weights and what belongs to them.
     """
     completions = math.ceil(game.batch / ranks)
     prefixes = range(game.stride, game.length, game.stride)
@@ -163,7 +194,7 @@ def round_on(game: Game, ranks: int, hardware: Hardware) -> dict[str, float]:
     learn = seconds_reading(game.generator, completions * game.length, passes, 1, hardware) + seconds_reading(
         game.discriminator, steps * texts * game.length, 3, steps, hardware
     )
-    move = seconds_moving(game.generator.trained, ranks, hardware) + steps * seconds_moving(
+    move = seconds_of_generator(game, ranks, hardware) + steps * seconds_moving(
         game.discriminator.trained, ranks, hardware
     )
     # Put together by sums: of a set the ids that G wrote, and ids and masks of both kinds of texts as D reads them; of an
@@ -176,9 +207,10 @@ def round_on(game: Game, ranks: int, hardware: Hardware) -> dict[str, float]:
         "judge": judge,
         "learn": learn,
         "move": move,
-        "generator_gb": bytes_moved(game.generator.trained, ranks) / 1e9,
+        "generator_gb": (bytes_of_shards if game.shards else bytes_moved)(game.generator.trained, ranks) / 1e9,
         "discriminator_gb": steps * bytes_moved(game.discriminator.trained, ranks) / 1e9,
         "other_gb": other / 1e9,
+        "kept_gb": bytes_kept(game, ranks) / 1e9,
     }
 
 
@@ -198,6 +230,7 @@ def ranks_table(game: Game, ranks: Sequence[int] = RANKS, hardware: Hardware | N
         rows.append(
             [
                 f"{count}",
+                f"{one['kept_gb']:.0f}",
                 f"{one['rows']:,.0f}",
                 f"{one['tokens']:,.0f}",
                 *(f"{one[part]:.2f}" for part in ("write", "judge", "learn", "move")),
@@ -208,8 +241,8 @@ def ranks_table(game: Game, ranks: Sequence[int] = RANKS, hardware: Hardware | N
             ]
         )
     header = [
-        "ranks", "rollouts", "tokens", "write, s", "judge, s", "learn, s", "move, s", "G, GB sent", "D, GB sent",
-        "texts, MB sent", "faster by",
+        "ranks", "kept, GB", "rollouts", "tokens", "write, s", "judge, s", "learn, s", "move, s", "G, GB sent",
+        "D, GB sent", "texts, MB sent", "faster by",
     ]  # fmt: skip
     return markdown_table(header, rows)
 

@@ -1,7 +1,8 @@
 """Adversarial fine-tuning of causal language models: SeqGAN for the Hugging Face stack."""
 
 from .checkpoints import CheckpointError
-from .config import SeqGANConfig, parse_config
+from .config import SeqGANConfig
+from .flags import parse_config
 from .hub import PushError
 from .interruption import Interrupted
 from .loading import merge_adapter

@@ -27,8 +27,6 @@ UNFINISHED_FOLDER = "_saving"
 # What is replaced lies there, too, under a name with this before it, for a moment.
 _REPLACED = "old-"
 _TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter", "enforce fail")
-# Sharded weights and optimizer states of FSDP and DeepSpeed lie in files and folders of their own.
-_SHARDED = ("pytorch_model_fsdp*", "global_step*")
 _OF_TORCH = {
     "optimizer.pt": "the generator's optimizer",
     "scheduler.pt": "its schedule",
@@ -213,12 +211,11 @@ def what_is_wrong_with(checkpoint: Path) -> str | None:
         return f"it lacks {TRAINER_STATE_NAME}, the last file to be written"
     if not (checkpoint / STATE_FILE).is_file():
         return f"it lacks {STATE_FILE}, the state of the game"
-    if not any(path for pattern in _SHARDED for path in checkpoint.glob(pattern)):
-        if not any(checkpoint.glob("*.safetensors")):
-            return "it lacks the generator's weights"
-        for pattern, what in _OF_TORCH.items():
-            if not any(checkpoint.glob(pattern)):
-                return f"it lacks {pattern}, {what}"
+    if not any(checkpoint.glob("*.safetensors")):
+        return "it lacks the generator's weights"
+    for pattern, what in _OF_TORCH.items():
+        if not any(checkpoint.glob(pattern)):
+            return f"it lacks {pattern}, {what}"
     if not any((checkpoint / DISCRIMINATOR_FOLDER).glob("*.safetensors")):
         return "it lacks the discriminator's weights"
     for index in checkpoint.rglob("*.safetensors.index.json"):

@@ -30,12 +30,13 @@ from transformers.utils import is_matplotlib_available
 from .arguments import EvaluateArguments, JudgeArguments, SampleArguments, TuringArguments
 from .checkpoints import DISCRIMINATOR_FOLDER
 from .completions import decode_ids
-from .config import parse_config, publishable, settings_as_yaml
 from .corpora import load_held_out
 from .data import TextFormat
 from .evaluation import evaluate_generator, evaluation_table
+from .flags import parse_config, settings_as_yaml
 from .loading import find_tokenizer, load_generator, merge_adapter
 from .plots import plot_runs, plot_temperature_sweep, read_log_history
+from .redaction import publishable
 from .report import Findings, ask_networks, read_run
 from .report_page import write_report
 from .samples import (

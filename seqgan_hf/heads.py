@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from .states import dropout_off
@@ -32,7 +33,9 @@ def split_head(model: nn.Module) -> nn.Linear | None:
     # Where this wrapper looks for parameters that its forward pass left out, a head that is used later is one of them.
     if isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
         model = model.module
-    if hasattr(model, "module") or hasattr(model, "_orig_mod") or not hasattr(model, "get_output_embeddings"):
+    if isinstance(model, FSDPModule) or hasattr(model, "module") or hasattr(model, "_orig_mod"):
+        return None
+    if not hasattr(model, "get_output_embeddings"):
         return None
     head = model.get_output_embeddings()  # type: ignore[operator]
     if not _is_plain(head):

@@ -1,47 +1,77 @@
 """How a process was launched: what it may not be told, and where its networks and files go."""
 
 import torch
-from accelerate.utils import parse_flag_from_env
-from transformers import PreTrainedModel
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, parse_flag_from_env
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
-
-from .config import SeqGANConfig
 
 logger = logging.get_logger(__name__)
 
+_INSTEAD = "Launch with recipes/accelerate/fsdp2.yaml, which shards it, or recipes/accelerate/ddp.yaml, which does not"
 
-def check_launch(args: SeqGANConfig) -> None:
+
+def check_launch(args: TrainingArguments) -> None:
     """
-    Refuse a launch that would shard the generator; of several GPUs that one process sees take one.
+    Refuse what a generator cannot be launched with; of several GPUs that one process sees take one.
 
     Args:
-        args (`SeqGANConfig`): The settings.
+        args (`TrainingArguments`): The settings.
 
     Raises:
-        ValueError: If the settings or the launcher ask for shards.
+        ValueError: If the settings or the launcher ask for it.
     """
     asked = {
         "DeepSpeed": args.deepspeed or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"),
-        "FSDP": args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP"),
         "Tensor or context parallelism": args.parallelism_config
         or parse_flag_from_env("ACCELERATE_USE_PARALLELISM_CONFIG"),
     }
     if sharding := [name for name, is_asked in asked.items() if is_asked]:
         raise ValueError(
-            f"{sharding[0]} is not supported: each process writes with the generator, and SeqGANTrainer keeps the whole "
-            "of it there. Launch with recipes/accelerate/ddp.yaml; if it does not fit, train an adapter (`peft_config`), "
-            "of a quantised generator perhaps."
+            f"{sharding[0]} is not supported: each process writes with the whole generator, which it gets together from "
+            f"the shards of FSDP2 alone. {_INSTEAD}."
         )
     if args.n_gpu > 1:
         logger.info("Several GPUs are visible to one process; one is used.")
         args._n_gpu = 1
 
 
-def on_device(model: PreTrainedModel, args: SeqGANConfig) -> PreTrainedModel:
+def check_shards(accelerator: Accelerator, args: TrainingArguments, model: nn.Module) -> bool:
+    """
+    Tell whether the generator is to learn in shards.
+
+    Args:
+        accelerator (`Accelerator`): Knows what became of the launch.
+        args (`TrainingArguments`): The settings.
+        model (`nn.Module`): The generator.
+
+    Raises:
+        ValueError: If shards are asked for and accelerate would make none, or others than those of FSDP2, or if the
+            generator is quantised.
+    """
+    if not (args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")):
+        return False
+    if accelerator.distributed_type != DistributedType.FSDP:
+        raise ValueError(
+            f"FSDP was asked for, and accelerate shards nothing here: it takes GPUs and a launcher; got "
+            f"{args.world_size} processes on {args.device.type}. {_INSTEAD}."
+        )
+    if not accelerator.is_fsdp2:
+        raise ValueError(f"FSDP is supported in its version 2; got `fsdp_version: 1`. {_INSTEAD}.")
+    if getattr(model, "is_quantized", False):
+        raise ValueError(
+            "A quantised generator cannot learn in shards: it is small enough to be whole everywhere. Launch with "
+            "recipes/accelerate/ddp.yaml, or leave `load_in_4bit` and `quantization_config` out."
+        )
+    return True
+
+
+def on_device(model: PreTrainedModel, args: TrainingArguments) -> PreTrainedModel:
     """Return a network on this process's device; one that was loaded in 4 or 8 bits is in its place, and stays."""
     return model if getattr(model, "is_quantized", False) else model.to(args.device)  # type: ignore[arg-type]
 
 
-def place_of_files(args: SeqGANConfig) -> torch.device:
+def place_of_files(args: TrainingArguments) -> torch.device:
     """Return the device as `torch.load` knows it: that of one of several processes on a CPU has a number."""
     return torch.device("cpu") if args.device.type == "cpu" else args.device

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel, Trainer
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from transformers.utils import ADAPTER_CONFIG_NAME, logging
@@ -34,6 +34,7 @@ from .launch import place_of_files
 from .loading import is_adapter
 from .memory import rows_that_fit
 from .processes import from_first
+from .shards import ShardedTrainer
 from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
@@ -41,7 +42,7 @@ logger = logging.get_logger(__name__)
 _ARGUMENTS_FILE = "training_args.json"
 
 
-class PairTrainer(Trainer):
+class PairTrainer(ShardedTrainer):
     """
     Saves the generator with its discriminator, both optimizers and the state of the game, also where a signal ends it,
     and resumes from them exactly.

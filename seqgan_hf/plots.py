@@ -1,8 +1,11 @@
 """Pictures of a run, for whoever would rather look than read. Needs matplotlib: the extra `plots`."""
 
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,15 @@ from .music import PITCH_OF_KEY_0, parse_melody
 _STATE_NAME = "trainer_state.json"
 _RUN_STYLES = ("-", "--", ":", "-.")
 _NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+# On a phone 390 pixels wide a picture is 358 of them wide, and these letters are then 14 pixels high.
+_SMALL_WIDTH, _SMALL_HEIGHT, _SMALL_FONT, _SMALL_DPI, _SMALL_LABEL = 3.7, 2.7, 10.5, 200, 38
+_SMALL_COLORS = ("#0b4f9e", "#c04000", "#1b7a3d", "#8a3ab9", "#6b5b00", "#c2185b")  # each 4.5 to 1 on white, or more
 _BLEU = {"bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4"}
 
-# Title and unit of each panel, and its curves: log key -> legend.
-_PANELS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("Reward of a token", {"reward/mean": "mean"}),
-    (
+# By a name, title and unit of each panel, and its curves: log key -> legend.
+PANELS: dict[str, tuple[str, dict[str, str]]] = {
+    "reward": ("Reward of a token", {"reward/mean": "mean"}),
+    "discriminator": (
         "Discriminator on texts it was not trained on",
         {
             "discriminator/held_out_auc": "AUC",
@@ -24,19 +30,23 @@ _PANELS: tuple[tuple[str, dict[str, str]], ...] = (
             "discriminator/held_out_accuracy_generated": "accuracy, generated",
         },
     ),
-    (
-        "Generator, nats per token",
-        {
-            "entropy": "entropy",
-            "mle_loss": "NLL, training texts",
-            "eval_nll": "NLL, held out",
-            "kl": "KL to the reference",
-        },
+    "entropy": ("Entropy of the generator, nats per token", {"entropy": "entropy"}),
+    "nll": (
+        "Negative log-likelihood, nats per token",
+        {"mle_loss": "NLL, training texts", "eval_nll": "NLL, held out"},
     ),
-    (
+    "kl": ("KL of the generator to the reference, nats per token", {"kl": "KL to the reference"}),
+    "seconds": (
         "Seconds per update",
         {f"seconds/{phase}": phase for phase in ("generate", "rollout", "score", "generator", "discriminator")},
     ),
+}
+# In one picture the generator's have one panel.
+_QUARTERS = (
+    PANELS["reward"],
+    PANELS["discriminator"],
+    ("Generator, nats per token", {**PANELS["entropy"][1], **PANELS["nll"][1], **PANELS["kl"][1]}),
+    PANELS["seconds"],
 )
 
 
@@ -72,23 +82,10 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | 
         ValueError: If there are more runs than line styles, four.
         ImportError: If matplotlib is not installed.
     """
-    if len(histories) > len(_RUN_STYLES):
-        raise ValueError(f"One picture holds {len(_RUN_STYLES)} runs at most; got {len(histories)}.")
+    styles = _styles_of(histories)
     figure = _new_figure(figsize=(11, 7))
-    styles = dict(zip(histories, _RUN_STYLES, strict=False))
-    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
-        for index, (key, label) in enumerate(curves.items()):
-            for name, log_history in histories.items():
-                points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-                if points:
-                    axes.plot(*zip(*points, strict=True), marker=".", color=f"C{index}", linestyle=styles[name])
-            if any(key in entry for log_history in histories.values() for entry in log_history):
-                axes.plot([], [], marker=".", color=f"C{index}", label=label)  # for the legend, in any run's style
-        if "reward/mean" in curves and len(histories) == 1:
-            _band(axes, *histories.values())
-        if "discriminator/held_out_auc" in curves:
-            axes.axhline(0.5, color="grey", linestyle=":", label="chance")
-            axes.set_ylim(0, 1)
+    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, _QUARTERS, strict=True):
+        _draw_panel(axes, curves, histories, styles)
         axes.set(title=title, xlabel="updates of the generator")
         if axes.lines:
             axes.legend(fontsize="small")
@@ -96,6 +93,35 @@ def plot_runs(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | 
         handles = [figure.axes[0].plot([], [], color="black", linestyle=style)[0] for style in styles.values()]
         figure.legend(handles, styles, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=120)
+    return Path(path)
+
+
+def plot_panel(panel: str, histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> Path | None:
+    """
+    Draw one panel of the learning curves, small enough for a phone, and with letters that can be read there.
+
+    Args:
+        panel (`str`): A name of `PANELS`, whose title is not in the picture.
+        histories (`Mapping`): As of [`plot_runs`].
+        path (`str` or `Path`): The PNG file to write.
+
+    Returns:
+        `Path`, *optional*: the file; `None` if no run has logged any of the curves.
+
+    Raises:
+        ValueError: If there are more runs than line styles, four.
+        ImportError: If matplotlib is not installed.
+    """
+    _, curves = PANELS[panel]
+    styles = _styles_of(histories)
+    if not any(key in entry for log_history in histories.values() for entry in log_history for key in curves):
+        return None
+    with _small_axes(path) as axes:
+        _draw_panel(axes, curves, histories, styles)
+        axes.set(xlabel="updates of the generator")
+        if len(histories) > 1:
+            for name, style in styles.items():
+                axes.plot([], [], color="black", linestyle=style, label=name)
     return Path(path)
 
 
@@ -118,7 +144,7 @@ def read_log_history(run: str | Path) -> list[dict[str, Any]]:
         history = json.loads(state.read_text(encoding="utf-8"))["log_history"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{state} is not the state of a Trainer: it lacks `log_history`.") from error
-    drawn = {key for _, curves in _PANELS for key in curves}
+    drawn = {key for _, curves in PANELS.values() for key in curves}
     if not any(drawn & set(entry) for entry in history):
         raise ValueError(
             f"There is nothing to plot in {state}: its {len(history)} logs have none of the curves. A run logs every "
@@ -231,33 +257,46 @@ def plot_quality_and_diversity(
     """
     figure = _new_figure(figsize=(8, 6))
     axes = figure.subplots()
-    for index, (name, curve) in enumerate(curves.items()):
-        points = sorted(curve, key=lambda point: point["temperature"])
-        color = f"C{index % 10}"
-        axes.plot(
-            [point[diversity[0]] for point in points],
-            [point[quality[0]] for point in points],
-            marker=".",
-            color=color,
-            label=name,
-        )
-        models = [point for point in points if point["temperature"] == 1]
-        axes.plot(
-            [point[diversity[0]] for point in models],
-            [point[quality[0]] for point in models],
-            marker="*",
-            markersize=14,
-            linestyle="",
-            markeredgecolor="black",
-            color=color,
-            zorder=3,
-        )
-    axes.plot([], [], "*", color="white", markersize=14, markeredgecolor="black", label="temperature 1")
+    _draw_plane(axes, curves, diversity[0], quality[0])
     axes.set(title=title, xlabel=diversity[1], ylabel=quality[1])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     return Path(path)
+
+
+def plot_small_plane(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], path: str | Path, diversity: str, quality: str
+) -> Path:
+    """
+    Draw generators on the plane of quality and diversity, small enough for a phone, and with letters that can be read
+    there. At the ends of the first curve stand their temperatures.
+
+    Args:
+        curves (`Mapping`): For each generator's name metrics over `temperature`.
+        path (`str` or `Path`): The PNG file to write.
+        diversity, quality (`str`): The metrics of the horizontal and of the vertical axis.
+
+    Returns:
+        `Path`: the file.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    with _small_axes(path) as axes:
+        _draw_plane(axes, curves, diversity, quality)
+        first = sorted(next(iter(curves.values())), key=lambda point: point["temperature"])
+        for point in (first[0], first[-1]):
+            where = (point[diversity], point[quality])
+            axes.annotate(f"{point['temperature']:g}", where, (5, -12), textcoords="offset points")
+        axes.margins(x=0.15, y=0.12)
+        axes.set(xlabel=name_of_metric(diversity), ylabel=name_of_metric(quality))
+    return Path(path)
+
+
+def name_of_metric(metric: str) -> str:
+    """Return a metric's name as a reader knows it: `BLEU-3` for `bleu3`."""
+    return re.sub(r"bleu(\d)", r"BLEU-\1", metric).replace("_BLEU", "-BLEU")
 
 
 def plot_piano_rolls(
@@ -388,12 +427,85 @@ def note_name(key: int) -> str:
     return f"{_NOTES[note]}{octave - 1}"
 
 
+def _styles_of(histories: Mapping[str, Any]) -> dict[str, str]:
+    if len(histories) > len(_RUN_STYLES):
+        raise ValueError(f"One picture holds {len(_RUN_STYLES)} runs at most; got {len(histories)}.")
+    return dict(zip(histories, _RUN_STYLES, strict=False))
+
+
+@contextlib.contextmanager
+def _small_axes(path: str | Path) -> Iterator[Any]:
+    """Yield axes to draw on, and save them with their legend below; a name in it is no formula."""
+    figure = _new_figure(figsize=(_SMALL_WIDTH, _SMALL_HEIGHT))
+    from matplotlib import rc_context
+
+    colors = f"cycler(color={list(_SMALL_COLORS)})"
+    style: Any = {"font.size": _SMALL_FONT, "text.parse_math": False, "axes.prop_cycle": colors}
+    with rc_context(style):
+        axes = figure.subplots()
+        yield axes
+        axes.grid(alpha=0.3)
+        handles, labels = axes.get_legend_handles_labels()
+        labels = [textwrap.fill(label, _SMALL_LABEL) for label in labels]
+        figure.legend(handles, labels, loc="outside lower left", frameon=False, borderpad=0)
+        lines = sum(label.count("\n") + 1 for label in labels)
+        figure.set_figheight(_SMALL_HEIGHT + lines * _SMALL_FONT * 1.5 / 72)
+        figure.savefig(path, dpi=_SMALL_DPI)
+
+
 def _new_figure(figsize: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Pictures need the package matplotlib: pip install 'seqgan_hf[plots]'.") from error
     return Figure(figsize=figsize, layout="constrained")
+
+
+def _draw_plane(axes: Any, curves: Mapping[str, Sequence[Mapping[str, float]]], diversity: str, quality: str) -> None:
+    """Draw a curve over the temperature for each generator, with a star at temperature 1."""
+    for index, (name, curve) in enumerate(curves.items()):
+        points = sorted(curve, key=lambda point: point["temperature"])
+        color = f"C{index % 10}"
+        axes.plot(
+            [point[diversity] for point in points],
+            [point[quality] for point in points],
+            marker=".",
+            color=color,
+            label=name,
+        )
+        models = [point for point in points if point["temperature"] == 1]
+        axes.plot(
+            [point[diversity] for point in models],
+            [point[quality] for point in models],
+            marker="*",
+            markersize=14,
+            linestyle="",
+            markeredgecolor="black",
+            color=color,
+            zorder=3,
+        )
+    axes.plot([], [], "*", color="white", markersize=14, markeredgecolor="black", label="temperature 1")
+
+
+def _draw_panel(
+    axes: Any,
+    curves: Mapping[str, str],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    styles: Mapping[str, str],
+) -> None:
+    """Draw the curves of a panel, of all runs, each with its label for a legend."""
+    for index, (key, label) in enumerate(curves.items()):
+        for name, log_history in histories.items():
+            points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", color=f"C{index}", linestyle=styles[name])
+        if any(key in entry for log_history in histories.values() for entry in log_history):
+            axes.plot([], [], marker=".", color=f"C{index}", label=label)  # for the legend, in any run's style
+    if "reward/mean" in curves and len(histories) == 1:
+        _band(axes, *histories.values())
+    if "discriminator/held_out_auc" in curves:
+        axes.axhline(0.5, color="grey", linestyle=":", label="chance")
+        axes.set_ylim(0, 1)
 
 
 def _band(axes: Any, log_history: Sequence[Mapping[str, Any]]) -> None:

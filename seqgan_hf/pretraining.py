@@ -12,13 +12,14 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
 )
 
 from .data import AnyDataset, TextFormat, prepare_dataset
 from .evaluation import held_out_metrics
+from .launch import check_launch
 from .losses import Predictions, completion_predictions, mean_weights, token_logps, weighted_token_loss
+from .shards import ShardedTrainer
 from .streams import read_alike
 
 
@@ -64,7 +65,7 @@ def pretrain_generator(
 
     Raises:
         ValueError: If `label_smoothing_factor` is set: it would not be maximum likelihood. If `batch_size` cannot be
-            shared out.
+            shared out, or the launcher asks for what a generator cannot be launched with.
     """
     if training_arguments.get("label_smoothing_factor"):
         raise ValueError(
@@ -98,8 +99,7 @@ def pretrain_generator(
         "report_to": "none",
     }
     settings = TrainingArguments(**(arguments | training_arguments))
-    if settings.n_gpu > 1:
-        settings._n_gpu = 1  # as in the game, which goes on from here
+    check_launch(settings)
     if batch_size % settings.world_size:
         raise ValueError(
             f"`batch_size` is that of all processes together, so it must be a multiple of their number, "
@@ -126,7 +126,7 @@ def pretrain_generator(
     }
 
 
-class LikelihoodTrainer(Trainer):
+class LikelihoodTrainer(ShardedTrainer):
     """
     `transformers.Trainer` on batches of [`LikelihoodCollator`]: the mean of -log p over labelled tokens.
 

@@ -23,9 +23,10 @@ from transformers.utils import is_matplotlib_available
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .checkpoints import checkpoints_in, last_checkpoint, write_whole
 from .completions import one_line
-from .config import SeqGANConfig, is_secret, parse_config, publishable
+from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat
 from .evaluation import stages_table
+from .flags import parse_config
 from .hub import create_repository
 from .launch import check_launch
 from .loading import load_generator
@@ -39,6 +40,7 @@ from .models import (
 from .pretraining import pretrain_generator
 from .processes import from_first, is_first, meet
 from .published import game_settings
+from .redaction import is_secret, publishable
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 

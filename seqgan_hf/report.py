@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
-from .callbacks import ALWAYS_RIGHT, COLLAPSED, COMPLETIONS_FOLDER
+from .callbacks import COMPLETIONS_FOLDER
 from .checkpoints import DISCRIMINATOR_FOLDER, checkpoints_in
 from .completions import Completions, decode_ids, one_line
 from .config import SeqGANConfig
@@ -23,13 +23,13 @@ from .generation import sampling_config
 from .loading import find_tokenizer, load_generator
 from .plots import read_log_history
 from .randomness import SAMPLES, derived_keys, named_key
+from .redaction import is_secret, publishable
 from .rewards import rewards_of_scores
 from .rollout import score_rollouts
 from .samples import complete_prompts, encode_prompt, load_saved_discriminator
 
 _ROLLOUTS_OF_A_TOKEN = 16
 _ROWS_AT_ONCE = 256
-_MEMORISED = 0.05
 
 
 logger = logging.get_logger(__name__)
@@ -111,12 +111,11 @@ def read_run(folder: str | Path) -> Run:
     report = _read_json(folder / "metrics.json", {})
     settings = report.get("settings")
     if settings is None:
-        last = checkpoints_in(folder)
-        arguments = folder if (folder / "training_args.json").is_file() else last[-1] if last else folder
-        known = {option.name for option in dataclasses.fields(SeqGANConfig)}
-        settings = {
-            name: value for name, value in _read_json(arguments / "training_args.json", {}).items() if name in known
-        }
+        # A control is played with the settings of its game, but for its own.
+        game = _game_of(folder)
+        settings = _read_json(game / "metrics.json", {}).get("settings", {}) if game else {}
+        own = _settings_of_the_game(folder)
+        settings |= {name: own[name] for name in (settings or own) if name in own}
     return Run(
         folder.absolute().name,
         folder,
@@ -126,6 +125,19 @@ def read_run(folder: str | Path) -> Run:
         report.get("curves", {}),
         _read_json(folder / "nearest.json", []),
     )
+
+
+def _game_of(control: Path) -> Path | None:
+    """Return the folder of the game that a run is a control of, as recipes lay them; `None` if it is none."""
+    return control.absolute().parent if control.absolute().name.startswith("control_") else None
+
+
+def _settings_of_the_game(folder: Path) -> dict[str, Any]:
+    last = checkpoints_in(folder)
+    arguments = folder if (folder / "training_args.json").is_file() else last[-1] if last else folder
+    known = {option.name for option in dataclasses.fields(SeqGANConfig)} - {"output_dir"}
+    saved = _read_json(arguments / "training_args.json", {})
+    return publishable({name: value for name, value in saved.items() if name in known and not is_secret(name)})
 
 
 def _read_json(path: Path, otherwise: Any) -> Any:
@@ -163,52 +175,6 @@ def _defaults_of(run: Run) -> dict[str, Any]:
         option.name: option.default_factory() if callable(option.default_factory) else option.default
         for option in options
     }
-
-
-def warnings_of(run: Run) -> list[str]:
-    """
-    Say what is wrong with a run, in sentences; of what may be wrong with the texts, whether they were learnt by heart.
-
-    Args:
-        run (`Run`): Any.
-
-    Returns:
-        `list[str]`, empty if nothing strikes.
-    """
-    found = []
-    entropies = [(entry["step"], entry["entropy"]) for entry in run.history if "entropy" in entry]
-    collapsed = [step for step, value in entropies if value < entropies[0][1] * COLLAPSED]
-    if collapsed:
-        found.append(
-            f"From update {collapsed[0]} on the generator's entropy is under a tenth of what it was: it writes the same "
-            "again and again. Lower learning_rate, or hold it by beta or mle_coef."
-        )
-    accuracy = "discriminator/held_out_accuracy"
-    saturated = [entry["step"] for entry in run.history if entry.get(accuracy, 0) >= ALWAYS_RIGHT]
-    if saturated:
-        found.append(
-            f"From update {saturated[0]} on the discriminator is right on 99 % of unseen texts: look for what gives the "
-            "samples away."
-        )
-    areas = [entry["discriminator/held_out_auc"] for entry in run.history if "discriminator/held_out_auc" in entry]
-    half = areas[len(areas) // 2 :]
-    if half and sum(half) / len(half) < 0.45:
-        found.append(
-            "Over the second half of the run the discriminator's AUC on unseen texts is below 0.45: it has memorised its "
-            "real texts. Try discriminator_data held_out."
-        )
-    copied, real = run.stages.get("SeqGAN", {}).get("copied"), run.stages.get("real texts", {}).get("copied", 0.0)
-    if copied is not None and copied > real + _MEMORISED:
-        found.append(
-            f"{copied:.0%} of the samples stand in the training texts word for word; of held-out texts {real:.0%} do."
-        )
-    likelihoods = [entry["eval_nll"] for entry in run.history if "eval_nll" in entry]
-    if len(likelihoods) > 1 and likelihoods[-1] > likelihoods[0] + 0.1:
-        found.append(
-            f"Held-out texts became less likely, {likelihoods[0]:.3f} to {likelihoods[-1]:.3f} nats a token: what was "
-            "gained in quality was paid for in diversity. Compare with a lower temperature of the model before the game."
-        )
-    return found
 
 
 def ask_networks(run: Run, num_samples: int, seed: int, trust_remote_code: bool = False) -> Findings:
@@ -252,8 +218,10 @@ def ask_networks(run: Run, num_samples: int, seed: int, trust_remote_code: bool 
 
 def _saved_generators(run: Run) -> Iterator[tuple[str, Path]]:
     """Yield the stages of a run, the earliest first, and where each is saved."""
-    if any((run.folder / "mle").glob("*.safetensors")):
-        yield "maximum likelihood", run.folder / "mle"
+    for game in (run.folder, _game_of(run.folder)):
+        if game and any((game / "mle").glob("*.safetensors")):
+            yield "maximum likelihood", game / "mle"
+            break
     last, is_saved = max(entry["step"] for entry in run.history), any(run.folder.glob("*.safetensors"))
     for checkpoint in checkpoints_in(run.folder):
         step = checkpoint.name.rpartition("-")[2]

@@ -18,11 +18,11 @@ from seqgan_hf import LSTMConfig, LSTMForCausalLM, SeqGANConfig, TextCNNConfig, 
 from seqgan_hf.arguments import EvaluateArguments, SampleArguments, TextRecipeArguments
 from seqgan_hf.cli import main
 from seqgan_hf.completions import one_line
-from seqgan_hf.config import parse_config
 from seqgan_hf.corpora import load_held_out
 from seqgan_hf.data import TextFormat
 from seqgan_hf.discriminator import Discriminator
 from seqgan_hf.evaluation import evaluate_generator
+from seqgan_hf.flags import parse_config
 from seqgan_hf.loading import load_generator
 from seqgan_hf.samples import complete_prompts, load_saved_discriminator
 

@@ -11,7 +11,8 @@ from transformers import BitsAndBytesConfig
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
-from seqgan_hf.config import parse_config, publishable
+from seqgan_hf.flags import parse_config
+from seqgan_hf.redaction import publishable
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CLASSES = (TextRecipeArguments, SeqGANConfig)
@@ -122,6 +123,7 @@ def test_accelerate_reads_its_configurations(path):
         "cpu": "NO",
         "single_gpu": "NO",
         "ddp": "MULTI_GPU",
+        "fsdp2": "FSDP",
     }
     config = load_config_from_file(str(path))
     assert config.distributed_type == kinds[path.stem]

@@ -56,6 +56,15 @@ def test_a_ring_moves_twice_the_gradients_less_a_part():
     assert ranks.bytes_moved(1e6, 64) == pytest.approx(2 * 63 / 64 * 4e6)
 
 
+def test_shards_leave_a_rank_the_whole_weights_and_its_part_of_the_rest():
+    game = ranks.Game(ranks.Network(7e9, 7e9, 32, 4096), ranks.Network(0, 0, 1, 1), shards=True)
+    assert ranks.bytes_kept(game, 8) == (4 + 16 / 8) * 7e9
+    assert ranks.bytes_kept(ranks.replace(game, shards=False), 8) == 16 * 7e9
+    assert ranks.bytes_of_shards(7e9, 1) == 0 and ranks.bytes_of_shards(1.0, 2) == 5
+    far, near = (ranks.seconds_of_generator(game, count, ranks.Hardware()) for count in (16, 8))
+    assert far == pytest.approx(15 / 16 * 70e9 / 40e9) and near < far / 5
+
+
 def test_what_processes_send_is_what_was_counted(tiny_model, tmp_path, monkeypatch):
     """Of D and of texts; what DDP sends of G's gradients, it sends by itself."""
     batch, samples, length = 8, 16, 6

@@ -7,10 +7,13 @@ import pytest
 
 from seqgan_hf import plots
 from seqgan_hf.plots import (
+    name_of_metric,
     plot_learning_curves,
+    plot_panel,
     plot_piano_rolls,
     plot_quality_and_diversity,
     plot_runs,
+    plot_small_plane,
     plot_temperature_sweep,
     read_log_history,
 )
@@ -50,6 +53,28 @@ def test_up_to_four_runs_lie_over_each_other(tmp_path):
     assert size_of(plot_runs(four, tmp_path / "four.png")) == (1320, 840)
     with pytest.raises(ValueError, match=re.escape("One picture holds 4 runs at most; got 5.")):
         plot_runs(histories, tmp_path / "five.png")
+
+
+def test_a_panel_is_a_picture_for_a_phone(tmp_path):
+    histories = {
+        "$\\undefined$ & a name that does not fit into one line of it": [entry(1), entry(2)],
+        "_b": [entry(3)],
+    }
+    assert (
+        size_of(plot_panel("discriminator", histories, tmp_path / "one.png"))[0] == 740
+    )  # twice the pixels of a phone
+    assert plot_panel("kl", histories, tmp_path / "kl.png") is None and not (tmp_path / "kl.png").exists()
+    with pytest.raises(ValueError, match=re.escape("One picture holds 4 runs at most; got 5.")):
+        plot_panel("kl", {str(number): [] for number in range(5)}, tmp_path / "kl.png")
+
+
+def test_a_plane_fits_a_phone(tmp_path):
+    curves = {
+        "MLE": [{"temperature": t, "bleu3": 1 - t / 2, "self_bleu3": 0.9 - t / 2} for t in (1.0, 0.8)],
+        "real texts": [{"temperature": 1.0, "bleu3": 0.6, "self_bleu3": 0.4}],
+    }
+    assert size_of(plot_small_plane(curves, tmp_path / "plane.png", "self_bleu3", "bleu3"))[0] == 740
+    assert [name_of_metric(metric) for metric in ("bleu3", "self_bleu2", "nll")] == ["BLEU-3", "self-BLEU-2", "nll"]
 
 
 def test_a_log_is_read_from_a_run_its_last_checkpoint_or_the_file(tmp_path):

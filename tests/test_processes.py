@@ -18,7 +18,7 @@ from test_exactness import EVERY_TERM, NO_STEP_FROM_NOTHING
 from test_interruption import SignalAt
 from test_recipes import recipe
 from test_trainer import config, texts
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from seqgan_hf import SeqGANTrainer
 from seqgan_hf.checkpoints import checkpoints_in
@@ -49,7 +49,7 @@ def new_trainer(
         judge.classifier.bias.requires_grad_(
             False
         )  # no pair depends on it, and Adam makes steps of what is only rounded
-    return SeqGANTrainer(
+    trainer = SeqGANTrainer(
         tiny_model(generator),
         judge,
         config(folder, **(defaults | settings)),
@@ -58,6 +58,9 @@ def new_trainer(
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False) if lora else None,
         callbacks=callbacks,
     )
+    for group in trainer.discriminator.optimizer.param_groups:
+        group |= {"eps": NO_STEP_FROM_NOTHING["adam_epsilon"], "lr": 1e-2}
+    return trainer
 
 
 def outcome(trainer):
@@ -134,6 +137,27 @@ def test_two_processes_play_the_game_of_one(game, tiny_model, tmp_path):
     settings["per_device_train_batch_size"] = 4
     first, second = in_processes(2, lambda: play(tiny_model, tmp_path / "two", **settings))
     assert first[0] == second[0], "both have the same networks, to the bit"
+    assert_same(one, first)
+
+
+@pytest.mark.parametrize("evaluated_by", ["the trainer itself", "another one"])
+def test_a_model_that_was_evaluated_before_learns_from_all_processes(evaluated_by, tiny_model, tmp_path):
+    """accelerate took it for prepared, left it out of data parallel, and every process learned for itself."""
+
+    def evaluate_and_train(folder, batch_size):
+        trainer = new_trainer(tiny_model, folder, per_device_train_batch_size=batch_size, max_steps=2)
+        if evaluated_by == "another one":
+            Trainer(trainer.model, trainer.args, eval_dataset=texts()).accelerator.prepare_model(
+                trainer.model, evaluation_mode=True
+            )
+        else:
+            trainer.evaluate()
+        trainer.train()
+        return outcome(trainer)[0], []
+
+    one = evaluate_and_train(tmp_path / "one", 8)
+    first, second = in_processes(2, evaluate_and_train, tmp_path / "two", 4)
+    assert first == second
     assert_same(one, first)
 
 
@@ -372,15 +396,18 @@ def test_launchers_start_two_processes_that_play_one_game(launcher, tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("variable", "named"),
-    [
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed is not supported: each process writes with the generator"),
-        ("ACCELERATE_USE_FSDP", "FSDP is not supported: each process writes with the generator"),
-    ],
-)
-def test_a_generator_in_shards_is_refused(variable, named, tiny_model, tmp_path, monkeypatch):
+def test_deepspeed_is_refused(tiny_model, tmp_path, monkeypatch):
     args = config(tmp_path)
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ValueError, match=named):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="DeepSpeed is not supported: each process writes with the whole generator"):
         SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+
+
+def test_other_ways_to_cut_a_model_are_refused_in_both_stages(tiny_model, tmp_path, monkeypatch):
+    args = config(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    message = "Tensor or context parallelism is not supported: each process writes with the whole generator"
+    with pytest.raises(ValueError, match=message):
+        SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+    with pytest.raises(ValueError, match=message):
+        pretrain_generator(tiny_model("lstm"), texts(), texts(), output_dir=tmp_path)

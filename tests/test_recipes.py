@@ -24,7 +24,7 @@ from transformers import (
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
-from seqgan_hf.config import parse_config
+from seqgan_hf.flags import parse_config
 from seqgan_hf.music import midi_to_melody, save_melodies
 from seqgan_hf.oracle import make_oracle, oracle_digest
 from seqgan_hf.real_text import config_of_control, usable_texts

@@ -1,8 +1,11 @@
 """The report of a run: one page that holds all it shows, in which every text stays text."""
 
+import copy
 import html
+import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +19,9 @@ from seqgan_hf import LSTMConfig, LSTMForCausalLM, SeqGANTrainer, TextCNNConfig,
 from seqgan_hf.arguments import TextRecipeArguments
 from seqgan_hf.callbacks import write_completions
 from seqgan_hf.cli import main
-from seqgan_hf.report import Findings, Run, Token, Verdict, ask_networks, read_run, settings_that_matter, warnings_of
-from seqgan_hf.report_page import shade, write_report
+from seqgan_hf.remarks import checks_of, in_short
+from seqgan_hf.report import Findings, Run, Token, Verdict, ask_networks, read_run, settings_that_matter
+from seqgan_hf.report_page import in_pieces, shade, write_report
 
 HOSTILE = (
     "<script>alert('x')</script> & \"quoted\" <img src=http://evil.example/x.png onerror=alert(1)> `*_[a](b)\u202e"
@@ -38,21 +42,23 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.asks, self.text = [], [], ""
+        self.tags, self.asks, self.text, self.headings = [], [], "", []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.tags.append((tag, attributes))
+        self.headings += [int(tag[1])] if re.fullmatch(r"h\d", tag) else []
         self.asks += [value for name, value in attributes.items() if name in ("src", "href", "data", "action")]
 
     def handle_data(self, data):
         self.text += data
 
 
-@pytest.fixture
-def game(tokenizer, tmp_path):
-    """A short game of sentences, with two checkpoints, saved."""
+@pytest.fixture(scope="module")
+def played(_tokenizer, tmp_path_factory):
+    """The folder of a short game of sentences, with two checkpoints."""
+    tokenizer = copy.deepcopy(_tokenizer)
     generator = LSTMForCausalLM(
         LSTMConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     )
@@ -61,24 +67,33 @@ def game(tokenizer, tmp_path):
             vocab_size=len(tokenizer), filter_sizes=(2,), num_filters=(4,), pad_token_id=tokenizer.pad_token_id
         )
     )
-    args = config(tmp_path, max_steps=2, save_strategy="steps", save_steps=1, max_completion_length=12, seed=3)
+    args = config(
+        tmp_path_factory.mktemp("played"), max_steps=2, save_strategy="steps", save_steps=1, max_completion_length=12,
+        seed=3,
+    )  # fmt: skip
     dataset = Dataset.from_dict({"text": SENTENCES * 11})
     trainer = SeqGANTrainer(generator, judge, args, train_dataset=dataset, processing_class=tokenizer)
     trainer.train()
     trainer.save_model()
-    return trainer
+    return Path(args.output_dir)
+
+
+@pytest.fixture
+def game(played, tmp_path):
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(played, tmp_path / "run"))
 
 
 def test_each_stage_writes_from_the_same_random_numbers(game):
-    found = ask_networks(read_run(game.args.output_dir), 2, seed=5)
+    found = ask_networks(read_run(game), 2, seed=5)
     assert list(found.over_training) == ["update 1", "the end (update 2)"]
     assert all(len(texts) == 2 for texts in found.over_training.values())
-    again = ask_networks(read_run(game.args.output_dir), 2, seed=5)
+    again = ask_networks(read_run(game), 2, seed=5)
     assert again == found
 
 
 def test_verdicts_are_the_discriminator_s_and_their_tokens_spell_the_text(game, tokenizer):
-    found = ask_networks(read_run(game.args.output_dir), 2, seed=5)
+    found = ask_networks(read_run(game), 2, seed=5)
     scores = [verdict.score for verdict in [*found.convincing, *found.unconvincing[::-1]]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 4
     for verdict in found.convincing + found.unconvincing:
@@ -101,7 +116,7 @@ def test_a_run_of_ids_needs_no_tokenizer(tiny_model, tmp_path):
 
 
 def test_the_command_writes_a_page_that_asks_for_nothing(game, tmp_path, capsys):
-    main(["report", game.args.output_dir, "-o", str(tmp_path / "page" / "report.html"), "-n", "2"])
+    main(["report", str(game), "-o", str(tmp_path / "page" / "report.html"), "-n", "2"])
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     assert f"Report: {tmp_path / 'page' / 'report.html'}" in capsys.readouterr().out
     read = Page(page)
@@ -116,7 +131,7 @@ def test_the_command_writes_a_page_that_asks_for_nothing(game, tmp_path, capsys)
     assert images and all(len(image["alt"]) > 40 and int(image["width"]) > 300 for image in images)
     anchors = {attributes["id"] for _, attributes in read.tags if "id" in attributes}
     assert {asked[1:] for asked in read.asks if asked.startswith("#")} <= anchors
-    assert len(page) < 5e6 and (tmp_path / "page" / "report_curves.png").is_file()
+    assert len(page) < 5e6 and (tmp_path / "page" / "report_reward.png").is_file()
 
 
 def test_whatever_stands_in_a_text_stays_text(tmp_path):
@@ -146,9 +161,14 @@ def test_runs_stand_side_by_side(tmp_path):
     assert settings_that_matter(runs) == {"beta": [0.1, 0.2], "seed": [1, None]}
     read = Page(write_report(runs, [Findings(), Findings()], tmp_path / "both.html").read_text(encoding="utf-8"))
     assert "a/run" in read.text and "b/run" in read.text
-    plane, curves = [attributes["alt"] for tag, attributes in read.tags if tag == "img"]
+    plane, *curves = [attributes["alt"] for tag, attributes in read.tags if tag == "img"]
     assert "a/run: MLE: NLL_oracle 9 at NLL_test 7." in plane
-    assert "a/run: held-out NLL 4 to 4, mean reward 0.5 to 0.5, entropy 3 to 3." in curves
+    assert curves == [
+        "Reward of a token, over the updates. a/run: mean 0.5 to 0.5. b/run: mean 0.5 to 0.5.",
+        "Entropy of the generator, nats per token, over the updates. a/run: entropy 3 to 3. b/run: entropy 3 to 3.",
+        "Negative log-likelihood, nats per token, over the updates. a/run: NLL, held out 4 to 4. b/run: NLL, held out 4 "
+        "to 4.",
+    ]
 
 
 def test_runs_of_one_name_and_place_are_numbered(tmp_path):
@@ -159,10 +179,10 @@ def test_runs_of_one_name_and_place_are_numbered(tmp_path):
 
 def test_conversations_are_not_judged_on_prompts_that_they_never_had(game, tokenizer, caplog):
     tokenizer.chat_template = "{{ messages }}"
-    tokenizer.save_pretrained(game.args.output_dir)
+    tokenizer.save_pretrained(game)
     rows = [{"step": 1, "prompt": "we open", "completion": "x", "score": 0.5}]
-    write_completions(rows, Path(game.args.output_dir) / "completions" / "completions_00001.parquet")
-    assert ask_networks(read_run(game.args.output_dir), 1, 0) == Findings()
+    write_completions(rows, game / "completions" / "completions_00001.parquet")
+    assert ask_networks(read_run(game), 1, 0) == Findings()
     assert "the kept prompts of conversations lack the markers of their template" in caplog.text
 
 
@@ -190,9 +210,76 @@ def test_of_one_run_the_settings_that_are_not_the_defaults_stand_there(tmp_path)
     ],
 )
 def test_what_strikes_is_said(last, fields, word, tmp_path):
-    assert warnings_of(a_run(tmp_path)) == []
-    (warning,) = warnings_of(a_run(tmp_path, history=history(**last), **fields))
+    assert not any(checks_of(a_run(tmp_path)).values())
+    (warning,) = filter(None, checks_of(a_run(tmp_path, history=history(**last), **fields)).values())
     assert word in warning
+
+
+def test_what_passed_again_is_not_said_to_last(tmp_path):
+    entries = [{"step": step, "discriminator/held_out_accuracy": right} for step, right in enumerate((0.6, 0.99, 0.7))]
+    said = checks_of(a_run(tmp_path, history=entries))["a discriminator that is always right"]
+    assert said.startswith("At 1 of 3 logs, first at update 1, the discriminator is right on 99 %")
+
+
+def test_a_gain_is_set_against_a_colder_generator_and_the_controls(tmp_path):
+    def curve(*points):
+        names = ("temperature", "bleu3", "self_bleu3")
+        return [dict(zip(names, point, strict=True)) for point in points]
+
+    curves = {
+        "MLE": curve((1.0, 0.2, 0.1), (0.8, 0.4, 0.5)),
+        "SeqGAN, reward shuffled": curve((1.0, 0.22, 0.12)),
+        "SeqGAN": curve((1.0, 0.3, 0.25)),
+    }
+    likelihoods, area, quality, rival, control, caution = in_short(
+        a_run(tmp_path, history=history(**{"discriminator/held_out_auc": 0.7}), curves=curves)
+    )
+    assert "4.000 when first measured, 4.000 at the end" in likelihoods and "0.70 on average" in area
+    assert quality == "Quality, BLEU-3 (higher is better): 0.200 after maximum likelihood, 0.300 after SeqGAN."
+    # Half way to temperature 0.8, and so half way in self-BLEU.
+    assert "at a temperature of 0.90 the generator before the game has the same BLEU-3" in rival
+    assert rival.endswith("is 0.300, and SeqGAN's is 0.250: SeqGAN is ahead by 0.050.")
+    assert "the reward shuffled: BLEU-3 0.220, self-BLEU-3 0.120." in control
+    assert "one run" in caution
+    curves["SeqGAN"] = curve((1.0, 0.5, 0.25))
+    assert in_short(a_run(tmp_path, curves=curves))[2].startswith("No temperature that was measured")
+
+
+def test_a_control_has_the_beginning_and_the_settings_of_its_game(game):
+    (game / "metrics.json").write_text(json.dumps({"settings": {"vocab_size": 300, "reward_control": "none"}}))
+    shutil.copytree(game / "checkpoint-1", game / "mle")
+    control = game / "control_shuffled"
+    shutil.copytree(game / "checkpoint-1", control / "checkpoint-1")
+    arguments = control / "checkpoint-1" / "training_args.json"
+    arguments.write_text(json.dumps(json.loads(arguments.read_text()) | {"reward_control": "shuffled"}))
+    runs = [read_run(game), read_run(control)]
+    assert settings_that_matter(runs) == {"reward_control": ["none", "shuffled"]}
+    beginnings = [ask_networks(run, 1, 5).over_training["maximum likelihood"] for run in runs]
+    assert beginnings[0] == beginnings[1]
+
+
+def test_the_settings_of_a_run_name_no_place(game):
+    settings = read_run(game).settings
+    assert settings["max_completion_length"] == 12
+    assert not {"output_dir", "hub_token"} & set(settings)
+
+
+def test_what_two_texts_share_is_found():
+    pieces = in_pieces("we open the new doors", "we close the doors")
+    assert [piece for piece, is_shared in pieces if is_shared] == ["we", "the", "doors"]
+    assert "".join(piece for piece, _ in pieces) == "we open the new doors"
+    assert in_pieces("春眠不", "春曉不") == [("春", True), ("眠", False), ("不", True)]
+    assert in_pieces("", "we") == [] and in_pieces("we", "") == [("we", False)]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_headings_are_in_order(number, tmp_path):
+    verdict = Verdict(0.5, [Token("we", 0.2)])
+    runs = [a_run(tmp_path / f"{index}", name=f"{index}") for index in range(number)]
+    findings = [Findings({"the end": ["we"]}, [verdict], [verdict])] * number
+    headings = Page(write_report(runs, findings, tmp_path / "report.html").read_text(encoding="utf-8")).headings
+    assert headings[0] == 1 and len(headings) > 5
+    assert all(below <= above + 1 for above, below in itertools.pairwise(headings))
 
 
 def test_the_colours_of_rewards_can_be_told_apart_and_read_on():
@@ -225,4 +312,6 @@ def test_the_page_without_networks_shows_what_was_logged(tmp_path, capsys):
     main(["report", str(tmp_path), "--read_only"])
     read = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Learning curves" in read.text and "Samples over training" not in read.text
-    assert "Nothing: no collapse" in read.text
+    assert "Nothing. Looked for: a generator that collapses; held-out texts that become less likely." in read.text
+    # What has no figures is no good news.
+    assert "no figures for it: a discriminator that is always right; a discriminator that knows" in read.text

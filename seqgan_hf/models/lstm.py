@@ -159,6 +159,30 @@ class LSTMCache(Cache):
         super().__init__(layers=[LSTMCacheLayer()])
 
 
+class PortableLSTM(nn.LSTM):
+    """
+    `torch.nn.LSTM`, in its own precision where autocast asks for one that oneDNN has no kernel for: torch 2.13 ends in an
+    error then, on every processor without AVX-512.
+    """
+
+    def forward(self, input: Any, hx: tuple[torch.Tensor, torch.Tensor] | None = None) -> Any:
+        """As in `torch.nn.LSTM`."""
+        if not torch.is_autocast_enabled("cpu") or _has_kernel(torch.get_autocast_dtype("cpu")):
+            return super().forward(input, hx)
+        dtype = next(self.parameters()).dtype
+        state = None if hx is None else (hx[0].to(dtype), hx[1].to(dtype))
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.to(dtype), state)
+
+
+def _has_kernel(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return True  # torch takes its own
+    operations = torch.ops.mkldnn
+    is_bfloat16 = dtype == torch.bfloat16
+    return operations._is_mkldnn_bf16_supported() if is_bfloat16 else operations._is_mkldnn_fp16_supported()
+
+
 class LSTMForCausalLM(PreTrainedModel, GenerationMixin):
     """
     Embedding, LSTM and output head: the generator of SeqGAN (https://huggingface.co/papers/1609.05473, Eq. 9 and 10).
@@ -179,7 +203,7 @@ class LSTMForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__(config)
         self.embeddings: nn.Module = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.lstm = nn.LSTM(
+        self.lstm = PortableLSTM(
             config.embedding_size,
             config.hidden_size,
             num_layers=config.num_hidden_layers,

@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
-from .lstm import LSTMConfig, LSTMForCausalLM
+from .lstm import LSTMConfig, LSTMForCausalLM, PortableLSTM
 
 _LOGITS_AT_ONCE = 4_000_000
 
@@ -125,7 +125,7 @@ class LikelihoodRatioForSequenceClassification(PreTrainedModel):
         if config.hidden_size:
             width = config.embedding_size + config.generator_hidden_size
             self.embeddings = nn.Embedding(self._vocab_size, config.embedding_size)
-            self.lstm = nn.LSTM(width, config.hidden_size, batch_first=True)
+            self.lstm = PortableLSTM(width, config.hidden_size, batch_first=True)
             self.dropout = nn.Dropout(config.dropout)
             self.head = nn.Linear(config.hidden_size, 1)
         self.post_init()

@@ -501,3 +501,25 @@ def test_saved_model_loads_where_this_package_is_missing(model, tmp_path):
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "again" / "lstm.py").read_text() == Path(lstm_module.__file__).read_text()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mask", MASKS)
+def test_autocast_without_a_kernel_for_it_leaves_the_lstm_in_its_own_precision(dtype, mask, model, monkeypatch):
+    """On processors without AVX-512, `--bf16 --use_cpu` ended in an error of oneDNN."""
+    monkeypatch.setattr(lstm_module, "_has_kernel", lambda dtype: False)
+    ids, rows = pad_prompts(MASKS[mask])
+    states = []
+    model.lm_head.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0]))
+    model(ids, attention_mask=rows)
+    with torch.autocast("cpu", dtype=dtype):
+        half = model(ids, attention_mask=rows)
+        more = model(ids[:, -1:], past_key_values=half.past_key_values)
+    assert half.logits.dtype == more.logits.dtype == dtype
+    torch.testing.assert_close(states[1], states[0])
+
+
+def test_autocast_on_this_processor_runs(model):
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert model(torch.tensor([[5, 7]])).logits.isfinite().all()
