@@ -55,7 +55,7 @@ def judge_app(trial: Trial, folder: str | Path, votes: Votes, place: Place) -> A
     Make the application: a page, `GET /item` (what to judge next), `POST /vote` and `GET /media/<item>.wav`.
 
     Until a judge has judged all items no answer tells where an item comes from. Each vote is on disk before it is
-    answered, and nothing else is kept, so that a judge goes on where he was after any reload or restart.
+    answered, and nothing else is kept, so that a judge goes on from there after any reload or restart.
 
     Args:
         trial (`Trial`): What is judged. If it is blind, judges are not told at the end how often they were right.
@@ -234,7 +234,7 @@ def serve(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-            listener.listen()  # whoever comes from here on waits until he is served
+            listener.listen()  # who comes from here on waits to be served
         except OSError as error:
             raise OSError(f"{host}:{port} cannot be had: {error.strerror}. Choose another one by --port.") from error
         with Votes(Path(votes_folder or folder) / VOTES_FILE) as votes:

@@ -38,7 +38,7 @@ class Vote(NamedTuple):
 
 
 def name_of_judge(token: str) -> str:
-    """Return the name under which a judge's votes are kept. It does not tell the token by which one votes as him."""
+    """Return the name under which a judge's votes are kept. It does not tell the token by which that judge votes."""
     return hashlib.sha256(token.encode()).hexdigest()[:16]
 
 

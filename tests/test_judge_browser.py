@@ -48,7 +48,7 @@ def browser():
 
 
 class Person:
-    """A judge at his browser, and a record of what it did behind his back."""
+    """A judge at a browser, and a record of what that did behind the scenes."""
 
     def __init__(self, browser, base, total=20, **settings):
         self.total = total

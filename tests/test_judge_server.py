@@ -112,7 +112,7 @@ def test_a_judge_goes_on_in_another_process_of_the_server(judge, trial, tmp_path
     with Votes(tmp_path / "votes.sqlite") as votes:
         judge.app = judge_app(trial, tmp_path, votes, Place())
         assert judge.get("/item").json() == state
-        assert "set-cookie" not in judge.get("/").headers, "he stays who he is"
+        assert "set-cookie" not in judge.get("/").headers, "it stays the same judge"
 
 
 def test_judges_are_told_apart_by_a_cookie_that_scripts_and_other_sites_do_not_get(app):
