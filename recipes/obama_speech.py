@@ -2,7 +2,7 @@
 Fine-tune a language model on Barack Obama's speeches against a discriminator (SeqGAN, Table 3).
 
     accelerate launch recipes/obama_speech.py                   # distilgpt2 against distilroberta, from the Hub
-    accelerate launch recipes/obama_speech.py --sample          # no network, under 4 minutes on 2 cores
+    accelerate launch recipes/obama_speech.py --sample          # no network, 2 to 5 minutes on 2 cores
     accelerate launch recipes/obama_speech.py --from_scratch    # the paper's LSTM and CNN
     accelerate launch recipes/obama_speech.py my_run.yaml --max_steps 100
 

@@ -15,7 +15,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from .launch import check_shards, on_device
-from .processes import begin_alike, is_first
+from .processes import begin_alike, is_first, num_processes
 
 
 class ShardedTrainer(Trainer):
@@ -51,9 +51,10 @@ class ShardedTrainer(Trainer):
         begin_alike(self.model)  # with FSDP, only the first process has read its weights
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
-        # Left by whoever evaluated the model before: with it, accelerate 1.15 takes the model for one that needs no
-        # `DistributedDataParallel`, and every process would learn for itself.
-        vars(self.model).pop("_is_accelerate_prepared", None)
+        if num_processes() > 1:
+            # Left by whoever evaluated the model before: with it, accelerate 1.15 takes the model for one that needs no
+            # `DistributedDataParallel`, and every process would learn for itself.
+            vars(self.model).pop("_is_accelerate_prepared", None)
         if not self._learns_in_shards:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         whole = self.model

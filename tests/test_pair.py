@@ -180,9 +180,9 @@ def test_code_of_both_networks_in_files_of_one_name_is_not_mixed(tiny_model, tmp
 @pytest.mark.parametrize("name", ["lstm", "llama"])
 def test_code_that_both_networks_share_lies_once_at_the_root(name, tiny_model, tmp_path, caplog, run_elsewhere):
     """A discriminator that reads with models of the generator's kind brings the same lstm.py, and its own ratio.py."""
-    judge = LikelihoodRatioForSequenceClassification.from_language_models(
-        [tiny_model("lstm")], start_token_id=1, pad_token_id=0
-    )
+    reader = tiny_model("lstm")
+    reader.lm_head.bias.data[5] += 1  # the ratio to the generator would be 1
+    judge = LikelihoodRatioForSequenceClassification.from_language_models([reader], start_token_id=1, pad_token_id=0)
     trainer = SeqGANTrainer(tiny_model(name), judge, config(tmp_path, num_rollouts=0), train_dataset=texts())
     logging.getLogger("transformers").propagate = True
     trainer.save_model()
@@ -212,6 +212,7 @@ def test_code_that_both_networks_share_lies_once_at_the_root(name, tiny_model, t
     with torch.no_grad():
         logps = trainer.model.eval()(torch.tensor([[1, 5, 6]])).logits.log_softmax(-1)
         expected = judge.eval()(ids, generator_logps=logps.gather(-1, ids.unsqueeze(-1)).squeeze(-1)).logits[0, 1]
+    assert abs(expected) > 0.1
     assert [float(number) for number in output.split()] == pytest.approx([expected.item()] * 2, rel=1e-4)
 
 

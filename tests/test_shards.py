@@ -1,15 +1,12 @@
 """A generator that learns in shards plays the game of one that is whole, is saved as such, and goes on as such."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from several import free_port, in_processes
+from several import in_processes
 from test_exactness import EVERY_TERM, NO_STEP_FROM_NOTHING
 from test_processes import assert_same, new_trainer, outcome
 from test_trainer import texts
@@ -170,15 +167,3 @@ def test_a_quantised_generator_in_shards_is_refused(tiny_model, tmp_path):
         return check_shards(trainer.accelerator, trainer.args, trainer.model)
 
     assert in_shards(refused_of_four_bits) == [True, True]
-
-
-def test_a_launch_on_a_cpu_that_asks_for_shards_ends_in_a_sentence(tmp_path):
-    launcher = ["launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port"]
-    result = subprocess.run(
-        [Path(sys.executable).with_name("accelerate"), *launcher, str(free_port()),
-         Path(__file__).with_name("play_a_round.py"), tmp_path],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert result.returncode != 0
-    assert "accelerate shards nothing here: it takes GPUs and a launcher; got 2 processes on cpu" in result.stderr
