@@ -115,9 +115,10 @@ def verdicts_table(results: Mapping[str, Any]) -> str:
         `str`
     """
     judges = list(results["agreement"])
+    people = f"{results['judges']} judge{'s' * (results['judges'] > 1)}"
     width = max(len("source"), *map(len, results["sources"]))
     lines = [
-        f"{results['votes']} votes of {results['judges']} judges: how many texts of each source were judged real.",
+        f"{results['votes']} votes of {people}: how many texts of each source were judged real.",
         "",
         f"{'source':{width}}  votes   real  share   95 % interval" + "".join(f"  D of {judge}" for judge in judges),
     ]

@@ -111,6 +111,7 @@ def test_one_judge_has_no_paired_test_and_equal_votes_none_at_all():
     trial = a_trial(3)
     alone = verdicts_of(trial, votes_of(trial, judges=1))
     assert alone["tests"]["SeqGAN"]["over_judges"] is None
+    assert "votes of 1 judge: how many" in verdicts_table(alone)
     always = verdicts_of(trial, [vote._replace(judged_real=True) for vote in votes_of(trial)])
     assert always["tests"]["SeqGAN"] == {"against": "MLE", "over_judges": None, "over_items": None}
     assert always["agreement"] == {"SeqGAN": None}
