@@ -4,6 +4,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
@@ -37,34 +38,51 @@ def check_launch(args: TrainingArguments) -> None:
         args._n_gpu = 1
 
 
-def check_shards(accelerator: Accelerator, args: TrainingArguments, model: nn.Module) -> bool:
+def are_shards_asked_for(accelerator: Accelerator, args: TrainingArguments) -> bool:
     """
     Tell whether the generator is to learn in shards.
 
     Args:
-        accelerator (`Accelerator`): Knows what became of the launch.
+        accelerator (`Accelerator`): Knows what became of the launch. It is one for all of a process.
         args (`TrainingArguments`): The settings.
-        model (`nn.Module`): The generator.
 
     Raises:
-        ValueError: If shards are asked for and accelerate would make none, or others than those of FSDP2, or if the
-            generator is quantised.
+        ValueError: If shards are asked for and accelerate would make none, or others than those of FSDP2, or would keep
+            them on the CPU.
     """
-    if not (args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")):
+    has_shards = accelerator.distributed_type == DistributedType.FSDP
+    if not (has_shards or args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")):
         return False
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if not has_shards:
         raise ValueError(
-            f"FSDP was asked for, and accelerate shards nothing here: it takes GPUs and a launcher; got "
-            f"{args.world_size} processes on {args.device.type}. {_INSTEAD}."
+            f"FSDP was asked for, and accelerate shards nothing here: it takes GPUs, a launcher, and `fsdp` in the first "
+            f"stage where it is in the second; got {args.world_size} processes on {args.device.type}. {_INSTEAD}."
         )
     if not accelerator.is_fsdp2:
         raise ValueError(f"FSDP is supported in its version 2; got `fsdp_version: 1`. {_INSTEAD}.")
+    if isinstance(accelerator.state.fsdp_plugin.cpu_offload, CPUOffloadPolicy):
+        raise ValueError(
+            "`fsdp_offload_params` is not supported: the whole generator takes its weights from shards on the GPU after "
+            "each update. Leave it out."
+        )
+    return True
+
+
+def require_not_quantised(model: nn.Module) -> None:
+    """
+    Check that a generator can learn in shards.
+
+    Args:
+        model (`nn.Module`): The generator.
+
+    Raises:
+        ValueError: If it is quantised.
+    """
     if getattr(model, "is_quantized", False):
         raise ValueError(
             "A quantised generator cannot learn in shards: it is small enough to be whole everywhere. Launch with "
             "recipes/accelerate/ddp.yaml, or leave `load_in_4bit` and `quantization_config` out."
         )
-    return True
 
 
 def on_device(model: PreTrainedModel, args: TrainingArguments) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,9 @@ def _require_weights(model: nn.Module, role: str) -> None:
 
 def _load_network(auto_class: Any, role: str, model: Any, peft_config: Any | None, **kwargs: Any) -> Any:
     if isinstance(model, str):
+        # Launched with FSDP, transformers would read what the first process of a machine has, and leave weights that are
+        # new in the others without a place. Each process writes with the whole.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         # A pickle may run code where it is read.
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         with _explained(f"the {role} `{model}`", model):

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
-from .launch import check_shards, on_device
-from .processes import begin_alike, is_first, num_processes
+from .launch import are_shards_asked_for, on_device, require_not_quantised
+from .processes import begin_alike, num_processes
 
 
 class ShardedTrainer(Trainer):
@@ -27,13 +28,13 @@ class ShardedTrainer(Trainer):
     evaluated, saved and resumed as that of a single process: checkpoints do not tell how many wrote them.
 
     For P weights in single precision each process needs 4 P bytes for the whole and 16 P for what learns, divided by the
-    number of processes.
+    number of processes. A second call of `train` goes on with the optimizer's state of the first.
 
     Args:
         *args, **kwargs: As in `Trainer`.
 
     Raises:
-        ValueError: If shards are asked for that cannot be had: see [`check_shards`].
+        ValueError: If shards are asked for that cannot be had: see [`are_shards_asked_for`].
     """
 
     model: PreTrainedModel
@@ -42,13 +43,22 @@ class ShardedTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._learns_in_shards = check_shards(self.accelerator, self.args, self.model)
         if self._learns_in_shards:
-            # `Trainer` would write and read checkpoints in shards, and leave the whole model where it is.
-            self.is_fsdp_enabled = False
-            on_device(self.model, self.args)
+            require_not_quantised(self.model)
+            # Gradients that wait for the last batch of an update wait unsharded, as large as the model.
+            self.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
             self.add_callback(_Follow(self))
-        begin_alike(self.model)  # with FSDP, only the first process has read its weights
+            begin_alike(self.model)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`, which would shard `model`, and keep or refuse checkpoints as those of shards."""
+        only_model, self.args.save_only_model = self.args.save_only_model, False
+        try:
+            super().create_accelerator_and_postprocess()
+        finally:
+            self.args.save_only_model = only_model
+        self._learns_in_shards = are_shards_asked_for(self.accelerator, self.args)
+        self.is_fsdp_enabled = False
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         if num_processes() > 1:
@@ -58,9 +68,15 @@ class ShardedTrainer(Trainer):
         if not self._learns_in_shards:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         whole = self.model
-        self.model = self.model_wrapped = copy.deepcopy(whole)
+        moments = self.optimizer.state_dict()["state"] if self.optimizer else {}
+        self.optimizer = self.model_wrapped = None  # type: ignore[assignment]
+        # On the CPU: a GPU need not hold both at once, as accelerate takes the copy there piece by piece.
+        self.model = self.model_wrapped = copy.deepcopy(whole.to("cpu"))  # type: ignore[arg-type]
+        on_device(whole, self.args)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         self.model = self.callback_handler.model = whole
+        if moments:  # of an earlier call
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         self._load_scaler(resume_from_checkpoint)
         return prepared
@@ -96,7 +112,7 @@ class ShardedTrainer(Trainer):
         if not self._learns_in_shards:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        optimizer, state = self.optimizer, _gathered(self.optimizer.state_dict())
+        optimizer, state = self.optimizer, _gathered(self.optimizer.state_dict(), self.args.should_save)
         self.optimizer = SimpleNamespace(state_dict=lambda: state)
         try:
             super()._save_optimizer_and_scheduler(output_dir)
@@ -107,9 +123,9 @@ class ShardedTrainer(Trainer):
         if not self._learns_in_shards or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        # Not on the GPU, as `Trainer` reads it: the state of all shards at once may not fit there.
+        # Not on the GPU, as `Trainer` reads it, nor in the memory of every process: all shards at once may not fit there.
         state, schedule = (
-            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True, mmap=True)
             for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
         )
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -123,24 +139,26 @@ class _Follow(TrainerCallback):
     """Let the whole model follow each update of its shards, before anything reads it."""
 
     def __init__(self, trainer: ShardedTrainer) -> None:
-        self.trainer = trainer
+        self.trainer = weakref.ref(trainer)  # a cycle would keep its shards after it is done
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        self.trainer.follow()
+        trainer = self.trainer()
+        if trainer is not None:
+            trainer.follow()
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _gathered(state: Any) -> Any:
-    """Put shards together wherever they stand in a state; the first process keeps them, in the memory of its CPU."""
+def _gathered(state: Any, keep: bool) -> Any:
+    """Put shards together wherever they stand in a state; who keeps them has them in the memory of its CPU."""
     if isinstance(state, torch.Tensor):
         whole = _whole(state)
-        return whole.cpu() if is_first() else None
+        return whole.cpu() if keep else None
     if isinstance(state, dict):
-        return {key: _gathered(value) for key, value in state.items()}
-    return [_gathered(value) for value in state] if isinstance(state, list) else state
+        return {key: _gathered(value, keep) for key, value in state.items()}
+    return [_gathered(value, keep) for value in state] if isinstance(state, list) else state
 
 
 def _like(value: Any, parameter: nn.Parameter) -> Any:

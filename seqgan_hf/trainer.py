@@ -180,7 +180,8 @@ class SeqGANTrainer(PublishedPairTrainer):
             compute_metrics=held_out_metrics,
             callbacks=callbacks,
         )
-        begin_alike(self.discriminator.model)
+        for network in (self.model, self.discriminator.model):
+            begin_alike(network)  # before copies are made
         self.generation_config = sampling_config(self.text_format, args.temperature)
         self.row_limit = new_row_limit()
         has_adapter = hasattr(generator, "disable_adapter")

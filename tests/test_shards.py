@@ -1,6 +1,8 @@
 """A generator that learns in shards plays the game of one that is whole, is saved as such, and goes on as such."""
 
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -12,10 +14,11 @@ from test_processes import assert_same, new_trainer, outcome
 from test_trainer import texts
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from transformers import TrainingArguments
 
 from seqgan_hf.checkpoints import checkpoints_in
-from seqgan_hf.launch import check_shards
-from seqgan_hf.loading import switch_off_dropout
+from seqgan_hf.launch import require_not_quantised
+from seqgan_hf.loading import load_discriminator, switch_off_dropout
 from seqgan_hf.pretraining import pretrain_generator
 from seqgan_hf.shards import ShardedTrainer
 
@@ -123,19 +126,63 @@ def test_maximum_likelihood_in_shards_is_that_of_one_process(tiny_model, tmp_pat
     torch.testing.assert_close(torch.tensor(first[1]), torch.tensor(weight), rtol=1e-3, atol=1e-4)
 
 
-def test_weights_that_only_the_first_process_has_read_come_to_all(tiny_model, tmp_path):
-    """Launched with FSDP, transformers reads a model in the first process of a machine and leaves the others empty."""
-
+def test_weights_that_differ_are_those_of_the_first_process(tiny_model, tmp_path):
     def emptied():
         model = tiny_model("gpt2")
         if int(os.environ["RANK"]):
             for weight in model.parameters():
                 torch.nn.init.zeros_(weight)
-        pretrain_generator(model, texts(), texts(), output_dir=tmp_path, batch_size=8, epochs=1)
-        return model.lm_head.weight.abs().mean().item()
+        arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none")
+        return ShardedTrainer(model=model, args=arguments).model.lm_head.weight.abs().mean().item()
 
     first, second = in_shards(emptied)
     assert first == second > 0.01
+
+
+def test_networks_are_read_by_every_process_with_what_is_new_in_them(tiny_model, tmp_path):
+    """Launched with FSDP, transformers left a classifier's new head without a place in all processes but the first."""
+    tiny_model("bert").bert.save_pretrained(tmp_path)
+
+    def read():
+        PartialState(cpu=True)
+        model = load_discriminator(str(tmp_path))
+        return {name for name, weight in model.named_parameters() if weight.is_meta}
+
+    assert in_shards(read) == [set(), set()]
+
+
+def test_a_second_training_goes_on_with_the_moments_of_the_first(tiny_model, tmp_path):
+    def train_twice(folder, batch_size):
+        trainer = new_trainer(tiny_model, folder, max_steps=2, per_device_train_batch_size=batch_size)
+        trainer.train()
+        trainer.train()
+        return outcome(trainer)[0], []
+
+    one = train_twice(tmp_path / "one", 8)
+    first, second = in_shards(train_twice, tmp_path / "two", 4)
+    assert first == second
+    assert_same(one, first)
+
+
+def test_a_checkpoint_of_weights_alone_is_written(tiny_model, tmp_path):
+    settings = {"save_only_model": True, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    in_shards(lambda: new_trainer(tiny_model, tmp_path, **settings).train() and None)
+    (checkpoint,) = checkpoints_in(tmp_path)
+    assert (checkpoint / "model.safetensors").is_file() and not (checkpoint / "optimizer.pt").exists()
+
+
+def test_shards_go_with_their_trainer(tiny_model, tmp_path):
+    """A callback that knew its trainer kept it, and the shards and moments of the first stage, into the second."""
+
+    def is_gone():
+        arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", disable_tqdm=True)
+        trainer = ShardedTrainer(model=tiny_model("gpt2"), args=arguments)
+        gone = weakref.ref(trainer)
+        gc.disable()
+        del trainer
+        return gone() is None
+
+    assert in_shards(is_gone) == [True, True]
 
 
 def refused(tiny_model, tmp_path):
@@ -147,8 +194,9 @@ def refused(tiny_model, tmp_path):
 def test_shards_that_accelerate_does_not_make_are_refused(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     message = (
-        "FSDP was asked for, and accelerate shards nothing here: it takes GPUs and a launcher; got 1 processes on cpu. "
-        "Launch with recipes/accelerate/fsdp2.yaml, which shards it, or recipes/accelerate/ddp.yaml, which does not."
+        "FSDP was asked for, and accelerate shards nothing here: it takes GPUs, a launcher, and `fsdp` in the first "
+        "stage where it is in the second; got 1 processes on cpu. Launch with recipes/accelerate/fsdp2.yaml, which "
+        "shards it, or recipes/accelerate/ddp.yaml, which does not."
     )
     assert refused(tiny_model, tmp_path) == message
 
@@ -158,12 +206,17 @@ def test_the_first_version_of_fsdp_is_refused(tiny_model, tmp_path):
     assert all(said.startswith(message) for said in in_shards(refused, tiny_model, tmp_path, version=1))
 
 
-def test_a_quantised_generator_in_shards_is_refused(tiny_model, tmp_path):
-    def refused_of_four_bits():
-        trainer, model = new_trainer(tiny_model, tmp_path), tiny_model("llama")
-        model.is_quantized = True  # as `from_pretrained` says it
-        with pytest.raises(ValueError, match="A quantised generator cannot learn in shards: it is small enough"):
-            check_shards(trainer.accelerator, trainer.args, model)
-        return check_shards(trainer.accelerator, trainer.args, trainer.model)
+def test_a_quantised_generator_in_shards_is_refused(tiny_model):
+    model = tiny_model("llama")
+    require_not_quantised(model)
+    model.is_quantized = True  # as `from_pretrained` says it
+    with pytest.raises(ValueError, match="A quantised generator cannot learn in shards: it is small enough"):
+        require_not_quantised(model)
 
-    assert in_shards(refused_of_four_bits) == [True, True]
+
+def test_shards_on_the_cpu_of_a_gpu_are_refused(tiny_model, tmp_path):
+    def refused_of_offloaded():
+        os.environ["FSDP_OFFLOAD_PARAMS"] = "true"
+        return refused(tiny_model, tmp_path)
+
+    assert all(said.startswith("`fsdp_offload_params` is not supported") for said in in_shards(refused_of_offloaded))
