@@ -296,7 +296,7 @@ def test_a_person_takes_the_test_by_piped_keys(pair, speeches, capsys, tmp_path,
     assert f"You were right on {right} of 10, {right / 10:.0%} (95 % interval " in said
     assert "D of pair: P(real) 0." in said
     main(["judge", "--results", str(tmp_path / "t")])
-    assert "10 votes of 1 judges" in capsys.readouterr().out
+    assert "10 votes of 1 judge:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ending", ["q", "", "interrupt"])
