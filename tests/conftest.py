@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from chromium import browser  # noqa: F401 (a fixture)
 from machine import start_machine
 from safetensors.torch import save_file
 from transformers import (

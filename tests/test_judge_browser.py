@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 
 import pytest
 from test_judge_server import Space
@@ -12,11 +11,6 @@ from test_trial import a_trial
 from seqgan_hf.tones import melody_to_wav
 from seqgan_hf.trial import REAL
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 MARKDOWN = "# Heading\n\n**bold** [link](javascript:alert(1)) `code`\n{{ 7 * 7 }} ${7 * 7} &lt;b&gt;"
 # Contrast of an element's text against the first background behind it, after WCAG 2.
 CONTRAST = """(element) => {
@@ -31,20 +25,6 @@ CONTRAST = """(element) => {
   const lights = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)].sort();
   return (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("There is no Chromium, and CI needs one: apt-get install chromium.")
-        pytest.skip("There is no Chromium on the PATH: apt-get install chromium.")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 class Person:

@@ -1,18 +1,10 @@
 """The report in a browser: it asks for nothing, says nothing on the console, fits a phone, and can be read by all."""
 
-import os
-import shutil
-
 import pytest
-from playwright.sync_api import sync_playwright
 from test_report import HOSTILE, a_run, history, played  # noqa: F401
 
 from seqgan_hf.report import Findings, Token, Verdict, ask_networks, read_run
 from seqgan_hf.report_page import write_report
-
-# Without these, Chromium itself calls home, and asks for a display and a sandbox that a container lacks.
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-QUIET += "--disable-component-update --disable-sync"
 
 # The least contrast of any text with what is behind it, as WCAG 2 measures it; the smallest letters, in pixels; what can
 # be scrolled and not be reached by the keyboard; and by how much the page is wider than the screen.
@@ -45,18 +37,6 @@ LOOK = """() => {
     language: document.documentElement.lang,
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None and not os.environ.get("CI"):
-        pytest.skip("There is no Chromium: apt-get install chromium.")
-    assert path, "CI must have Chromium."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
