@@ -186,7 +186,7 @@ def point_between(curve: Sequence[Mapping[str, Any]], temperature: float) -> dic
 
 def nearest_texts(samples: Sequence[Sequence[str]], texts: Iterable[Sequence[str]]) -> list[int]:
     """
-    Find for each sample the text that shares most with it: by the Dice coefficient of the counts of tokens and bigrams.
+    Find for each sample the text that shares most with it, by [`likeness`].
 
     Args:
         samples (`Sequence[Sequence[str]]`): Tokens of each.
@@ -195,16 +195,33 @@ def nearest_texts(samples: Sequence[Sequence[str]], texts: Iterable[Sequence[str
     Returns:
         `list[int]`: for each sample the index of the text; of equal ones the first.
     """
-
-    def parts(of: Sequence[str]) -> Counter[tuple[str, ...]]:
-        return Counter([*ngrams(of, 1), *ngrams(of, 2)])
-
-    wanted = [parts(sample) for sample in samples]
+    wanted = [_parts(sample) for sample in samples]
     best = [(-1.0, 0)] * len(wanted)
     for index, text in enumerate(texts):
-        other = parts(text)
+        other = _parts(text)
         for number, own in enumerate(wanted):
-            likeness = 2 * (own & other).total() / max(own.total() + other.total(), 1)
-            if likeness > best[number][0]:
-                best[number] = (likeness, index)
+            shared = _shared(own, other)
+            if shared > best[number][0]:
+                best[number] = (shared, index)
     return [index for _, index in best]
+
+
+def likeness(one: Sequence[str], other: Sequence[str]) -> float:
+    """
+    Say how much two texts share: the Dice coefficient of the counts of their tokens and bigrams.
+
+    Args:
+        one, other (`Sequence[str]`): Tokens of each.
+
+    Returns:
+        `float` in [0, 1]; 1 only for texts with the same tokens and bigrams.
+    """
+    return _shared(_parts(one), _parts(other))
+
+
+def _parts(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+    return Counter([*ngrams(tokens, 1), *ngrams(tokens, 2)])
+
+
+def _shared(one: Counter[tuple[str, ...]], other: Counter[tuple[str, ...]]) -> float:
+    return 2 * (one & other).total() / max(one.total() + other.total(), 1)

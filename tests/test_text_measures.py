@@ -6,6 +6,7 @@ from seqgan_hf.text_measures import (
     Task,
     TextMeasures,
     best_temperature,
+    likeness,
     nearest_texts,
     point_between,
     temperature_where,
@@ -85,3 +86,8 @@ def test_a_metric_that_one_temperature_lacks_is_left_out_between():
 def test_the_nearest_text_shares_most_words_and_pairs():
     texts = [["a", "c", "b"], ["a", "b", "d", "e"], ["a", "b", "c"], ["a", "b", "c"]]
     assert nearest_texts([["a", "b", "c"], ["c", "b"], ["z"]], iter(texts)) == [2, 0, 0]
+
+
+def test_likeness_counts_tokens_and_bigrams():
+    assert likeness(["a", "b"], ["a", "b"]) == 1.0 and likeness(["a"], ["b"]) == 0.0 == likeness([], [])
+    assert likeness(["a", "b", "a"], ["b", "a"]) == pytest.approx(2 * 3 / (5 + 3))
