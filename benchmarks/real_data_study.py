@@ -36,7 +36,9 @@ from studies import (
 )
 
 from seqgan_hf.completions import one_line
+from seqgan_hf.evaluation import words
 from seqgan_hf.plots import plot_quality_and_diversity
+from seqgan_hf.text_measures import likeness, nearest_texts
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "real_data"
@@ -44,6 +46,7 @@ PAGE = ROOT / "docs" / "results" / "real_data.md"
 CONTROLS = ("constant", "shuffled", "random")
 KEPT = ("stages", "curves", "first_stage", "discriminator", "cpu_seconds", "samples", "texts", "settings")
 NUM_SEEDS = 3
+NUM_READ = 28  # words of a speech: about what its first 32 tokens hold
 BEFORE, MATCHED, AFTER = "MLE", "MLE, matched temperature", "SeqGAN"
 
 
@@ -56,12 +59,15 @@ class Task:
         recipe (`str`): Its file in recipes/, without the ending.
         data (`str`): Its folder in `--data`.
         order (`int`): The BLEU that the paper compares.
-        quotes (`str`): Under what terms real texts may stand on the page, beside the samples; empty: they may not.
+        also (`tuple[str, ...]`): What else the paper compares.
+        quotes (`str`): What of `data` may be quoted on the page, beside the samples: `all`, or the folder in `--data`
+            with those of its texts that may. Empty: nothing.
     """
 
     recipe: str
     data: str
     order: int
+    also: tuple[str, ...] = ()
     quotes: str = ""
 
     @property
@@ -76,10 +82,11 @@ class Task:
 
 
 TASKS = {
-    "poems": Task("chinese_poems", "quatrains5", 2, "poems of the Tang dynasty, in the public domain"),
-    "speeches": Task("obama_speech", "obama", 3),  # most of the sources state no terms
-    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4),  # the data are under the GPL
-    "captions": Task("image_coco", "image_coco", 4, "captions of MS COCO, CC BY 4.0"),
+    "poems": Task("chinese_poems", "quatrains5", 2, quotes="all"),  # of the Tang dynasty
+    # In the public domain are those of the president; the other sources state no terms.
+    "speeches": Task("obama_speech", "obama", 3, ("bleu4",), quotes="obama_presidential_only"),
+    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4, ("mse_nearest",)),  # the data are under the GPL
+    "captions": Task("image_coco", "image_coco", 4, quotes="all"),  # of MS COCO, CC BY 4.0
 }
 
 
@@ -122,13 +129,37 @@ def make(run: Run, args: Namespace) -> None:
     for curve in report["curves"].values():
         for point in curve:
             del point["samples"]
-    if TASKS[name].quotes:
-        report["samples"] = json.loads((folder / "nearest.json").read_text(encoding="utf-8"))
-    else:
-        report["samples"] = [{"sample": sample} for sample in report["samples"]]
+    pairs = json.loads((folder / "nearest.json").read_text(encoding="utf-8"))
+    report["samples"] = quotable(pairs, TASKS[name].quotes, args.data)
     kept = keep(report, KEPT, args.results / f"{name}_{seed}.json")
     quality = {stage: round(metrics[TASKS[name].quality], 3) for stage, metrics in kept["stages"].items()}
     print(f"{time.strftime('%H:%M')} {name}, seed {seed}: {TASKS[name].quality} {quality}", flush=True)
+
+
+def quotable(pairs: Sequence[Mapping[str, str]], quotes: str, data: Path) -> list[dict[str, Any]]:
+    """
+    Say how near to a training text each sample is, and quote such a text where that is allowed.
+
+    Args:
+        pairs (`Sequence[Mapping]`): A run's `nearest.json`: `sample`, and of all training texts the `nearest`.
+        quotes (`str`): As in [`Task`].
+        data (`Path`): Where its folder is.
+
+    Returns:
+        `list[dict]`: `sample`; `likeness` to the nearest training text, in [0, 1]; and `nearest`, that text, or of those
+        that may be quoted the nearest, or nothing.
+    """
+    samples = [words(pair["sample"]) for pair in pairs]
+    likest = [likeness(words(pair["nearest"]), sample) for pair, sample in zip(pairs, samples, strict=True)]
+    said = [{"sample": pair["sample"], "likeness": value} for pair, value in zip(pairs, likest, strict=True)]
+    if not quotes:
+        return said
+    nearest = [pair["nearest"] for pair in pairs]
+    if quotes != "all":
+        free = (data / quotes / "train.txt").read_text(encoding="utf-8").splitlines()
+        beginnings = [" ".join(text.split()[:NUM_READ]) for text in free]
+        nearest = [beginnings[index] for index in nearest_texts(samples, map(words, beginnings))]
+    return [one | {"nearest": text} for one, text in zip(said, nearest, strict=True)]
 
 
 # ---- Reading -------------------------------------------------------------------------------------------------------
@@ -194,13 +225,17 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Show what each game gains in quality over MLE, and what it costs beside MLE at the temperature of equal quality."""
     (first, *_) = runs.values()
     games = [stage for stage in first["stages"] if stage.startswith(AFTER)]
+    gained = (task.quality, *task.also)
     rows = []
     for game in games:
-        cells = [written(differences(runs, game, BEFORE, task.quality))]
+        cells = [written(differences(runs, game, BEFORE, metric)) for metric in gained]
         if game == AFTER:
             cells += [written(differences(runs, game, MATCHED, metric)) for metric in task.others]
-        rows.append([game, *cells, *[""] * (1 + len(task.others) - len(cells))])
-    columns = [f"{task.quality} over MLE", *(f"{metric} over MLE of equal {task.quality}" for metric in task.others)]
+        rows.append([game, *cells, *[""] * (len(gained) + len(task.others) - len(cells))])
+    columns = [
+        *(f"{metric} over MLE" for metric in gained),
+        *(f"{metric} over MLE of equal {task.quality}" for metric in task.others),
+    ]
     return markdown_table(["", *columns], rows)
 
 
@@ -210,10 +245,10 @@ def written(values: Sequence[float] | None) -> str:
 
 
 def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """List the samples of the first seed, each with the training text most like it, where that may be shown."""
+    """List the samples of the first seed, each with its likeness to the nearest training text, and with one to quote."""
     lines = []
     for pair in runs[min(runs)]["samples"]:
-        lines.append(f"- {one_line(pair['sample'])}")
+        lines.append(f"- {one_line(pair['sample'])} ({pair['likeness']:.2f})")
         if "nearest" in pair:
             lines.append(f"  - nearest: {one_line(pair['nearest'])}")
     return "\n".join(lines)

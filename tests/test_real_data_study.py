@@ -1,5 +1,6 @@
 """The study on real text: what is still to run, what the page says of runs, and one real small run."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def finished(seed, matched=True):
     return {
         "settings": {"seed": seed, "max_steps": 80}, "stages": stages, "curves": curves, "discriminator": {"auc": 0.7},
         "cpu_seconds": {"mle": 60.0, "language_models": 0.0, "game": None if seed == 3 else 120.0},
-        "samples": [{"sample": f"poem {seed}", "nearest": "real one"}],
+        "samples": [{"sample": f"poem {seed}", "likeness": 0.5, "nearest": "real one"}],
     }  # fmt: skip
 
 
@@ -68,11 +69,31 @@ def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
     gain = "| SeqGAN | 0.1200 +- 0.0100 (p = 0.002) | -0.0020 +- 0.0010 (p = 0.07) | 0.0020 +- 0.0010 (p = 0.07) |"
     assert gain in written
     assert "| SeqGAN, reward constant | 0.1200 +- 0.0100 (p = 0.002) |  |  |  |" in written
-    assert "- poem 1\n  - nearest: real one" in written and "poem 2" not in written
+    assert "- poem 1 (0.50)\n  - nearest: real one" in written and "poem 2" not in written
     assert "3 seeds. CPU minutes: maximum likelihood 1.0 +- 0.0, the game 2.0 +- 0.0. AUC of D" in written
     assert (results / "poems.png").stat().st_size > 10_000 and not (results / "music.png").exists()
     real_data_study.write_page(results, page)
     assert page.read_text() == written
+
+
+def test_what_else_the_paper_compares_has_its_column():
+    runs = {seed: finished(seed) for seed in (1, 2)}
+    task = dataclasses.replace(real_data_study.TASKS["poems"], also=("copied",))
+    table = real_data_study.gains_table(task, runs)
+    assert "| bleu2 over MLE | copied over MLE | self_bleu2 over MLE of equal bleu2 |" in table
+    assert "| SeqGAN, reward constant | 0.1150 +- 0.0071 (p = 0.03) | 0.0000 +- 0.0000 |  |  |  |" in table
+
+
+def test_of_speeches_the_nearest_that_may_be_quoted_stands_beside_the_likeness_to_the_nearest_of_all(tmp_path):
+    (tmp_path / "free").mkdir()
+    (tmp_path / "free" / "train.txt").write_text("we can do it\nall of us " + "and so on " * 20 + "\n")
+    pairs = [{"sample": "all of us can", "nearest": "all of us can"}, {"sample": "we do", "nearest": "they do"}]
+    said = real_data_study.quotable(pairs, "free", tmp_path)
+    assert said[0]["likeness"] == 1.0 and said[1]["likeness"] == pytest.approx(2 * 1 / (3 + 3))
+    assert said[0]["nearest"].startswith("all of us") and len(said[0]["nearest"].split()) == real_data_study.NUM_READ
+    assert said[1]["nearest"] == "we can do it"
+    assert real_data_study.quotable(pairs[:1], "", tmp_path) == [{"sample": "all of us can", "likeness": 1.0}]
+    assert real_data_study.quotable(pairs[:1], "all", tmp_path)[0]["nearest"] == "all of us can"
 
 
 def test_a_matched_temperature_that_a_seed_lacks_is_said(tmp_path):
@@ -98,7 +119,7 @@ def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_
     real_data_study.main()
     poems, music = (json.loads((tmp_path / "results" / f"{name}_1.json").read_text()) for name in ("poems", "music"))
     assert "SeqGAN, reward shuffled" in poems["stages"]
-    assert poems["samples"][0]["nearest"] and set(music["samples"][0]) == {"sample"}
+    assert poems["samples"][0]["nearest"] and set(music["samples"][0]) == {"sample", "likeness"}
     assert "samples" not in poems["curves"]["MLE"][0] and poems["wall_seconds"] > 0
     capsys.readouterr()
     real_data_study.main()
