@@ -1,5 +1,6 @@
 """The benchmarks run, count what they say they count, and their tables land between their markers."""
 
+import functools
 import json
 import os
 import re
@@ -78,44 +79,39 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def outputs(folder):
-    """What each script printed, run once at a tiny size with `--save`."""
-    printed = {}
-    for name, (script, *arguments) in TINY.items():
+def saved(folder):
+    """From a script's name to what it saved, run at a tiny size when first asked for: workers share the tests."""
+
+    @functools.cache
+    def run(name):
+        script, *arguments = TINY[name]
         arguments = [*arguments, "--save", str(folder / f"{name}.json")]
         if name == "growth":
             arguments += ["--figure", str(folder / "growth.png")]
         # memory.py starts itself again, so that at least this one is seen to run from its file alone.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                measuring, "_LARGE_SIDE", 128
-            )  # in bfloat16 a minute where a processor has no products of it
-            printed[name] = run_in_fork(str(BENCHMARKS / script), arguments, folder / name)
-    return printed
-
-
-@pytest.fixture(scope="module")
-def results(outputs):
-    return {name: json.loads(printed.splitlines()[-1]) for name, printed in outputs.items()}
-
-
-# ---- The scripts ---------------------------------------------------------------------------------------------------
-
-
-def test_a_script_prints_one_line_and_saves_the_same(outputs, results, folder):
-    for name, result in results.items():
-        assert len(outputs[name].splitlines()) == 1
-        assert json.loads((folder / f"{name}.json").read_text()) == result
-        assert result["benchmark"] == TINY[name][0].removesuffix(".py")
+            # In bfloat16 a minute where a processor has no products of it.
+            patch.setattr(measuring, "_LARGE_SIDE", 128)
+            printed = run_in_fork(str(BENCHMARKS / script), arguments, folder / name)
+        result = json.loads((folder / f"{name}.json").read_text())
+        (line,) = printed.splitlines()
+        assert json.loads(line) == result
+        assert result["benchmark"] == script.removesuffix(".py")
         assert set(result["versions"]) == {"python", "torch", "transformers", "seqgan_hf"}
         assert result["settings"]["threads"] == 1
         assert result["cpu"]
         assert re.fullmatch(r"[0-9a-f]{7,}(\+dirty)?|unknown", result["commit"])
+        return result
+
+    return run
+
+
+# ---- The scripts, each of which prints one line and saves the same -------------------------------------------------
 
 
 @pytest.mark.parametrize("setting", ["paper", "gpt2", "llama"])
-def test_rollouts_are_compared_at_the_same_number_of_tokens(setting, results):
-    result = results[f"rollouts_{setting}"]["results"]
+def test_rollouts_are_compared_at_the_same_number_of_tokens(setting, saved):
+    result = saved(f"rollouts_{setting}")["results"]
     assert set(result["methods"]) == {
         "lockstep", "generate for each prefix", *(["lean loop"] if setting == "paper" else [])
     }  # fmt: skip
@@ -126,16 +122,20 @@ def test_rollouts_are_compared_at_the_same_number_of_tokens(setting, results):
         assert method["times_floor"] == pytest.approx(method["seconds"]["median"] / result["floor"]["seconds"])
     assert result["methods"]["lockstep"]["times_lockstep"]["median"] == 1
     assert set(result["hardware"]) == {"multiply large", "multiply logits", "copy"}
+    shown = {"paper": "paper", "gpt2": "gpt2", "llama": "llama, cpu bfloat16"}[setting]
+    table = performance.render_tables([saved(f"rollouts_{setting}")])["rollouts"]
+    assert f"| {shown} | generate for each prefix |" in table
 
 
-def test_one_chunk_of_rollouts_takes_no_more_passes_than_tokens(results):
-    passes = results["rollouts_paper"]["results"]["forward_passes"]
+def test_one_chunk_of_rollouts_takes_no_more_passes_than_tokens(saved):
+    passes = saved("rollouts_paper")["results"]["forward_passes"]
     assert passes["passes_in_one_chunk"] <= 6 and passes["at_most_length_in_one_chunk"]
     assert passes["passes"] > passes["passes_in_one_chunk"]  # 30 rollouts, 10 at once
+    assert "| paper | 6 | 10 |" in performance.render_tables([saved("rollouts_paper")])["forward_passes"]
 
 
-def test_a_round_has_every_figure_with_its_floor(results):
-    result = results["round"]["results"]
+def test_a_round_has_every_figure_with_its_floor(saved):
+    result = saved("round")["results"]
     with_floor = {"generator_update", "rollouts", "scoring", "discriminator_epoch", "likelihood_epoch", "samples"}
     alone = {"gradient_step", "scoring_alone", "scoring_alone_bf16", "discriminator_epoch_bf16"}
     assert set(result["figures"]) == with_floor | alone
@@ -151,16 +151,18 @@ def test_a_round_has_every_figure_with_its_floor(results):
     assert result["product_factor"] == pytest.approx(90 / result["hardware"]["multiply large"]["median"])
     assert result["machine_factor"] == pytest.approx(result["lean_loop_seconds"]["median"] / (32 / 16))
     assert {"generate", "rollout", "score", "generator"} <= set(result["update_wall_seconds"])
+    assert "| D epoch, bfloat16 |" in performance.render_tables([saved("round")])["round"]
 
 
-def test_memory_is_measured_in_a_process_of_its_own(results):
-    result = results["memory"]["results"]
+def test_memory_is_measured_in_a_process_of_its_own(saved):
+    result = saved("memory")["results"]
     (point,) = result["num_rollouts"]["points"]
     assert (point["batch_size"], point["num_rollouts"]) == (2, 3)
     before, peak, growth_of_point = (point[f"{what}_megabytes"]["median"] for what in ("before", "peak", "growth"))
     assert growth_of_point == pytest.approx(peak - before) and 0 <= growth_of_point < before
     assert result["batch_size"]["points"] == [point]  # both sweeps have it, and it is measured once
     assert isinstance(result["peak_was_reset"], bool)
+    assert "| N = 3 |" in performance.render_tables([saved("memory")])["memory"]
 
 
 def test_the_growth_of_memory_is_that_of_the_peak_from_first_to_last(monkeypatch):
@@ -181,8 +183,8 @@ def test_the_growth_of_memory_is_that_of_the_peak_from_first_to_last(monkeypatch
     assert not results["batch_size"]["below_bar"]
 
 
-def test_growth_is_measured_fitted_and_drawn(results, folder):
-    result = results["growth"]["results"]
+def test_growth_is_measured_fitted_and_drawn(saved, folder):
+    result = saved("growth")["results"]
     assert set(result) == set(growth.SWEEPS)
     lengths = result["length, stride 8"]["points"]
     assert [(point["size"], point["tokens"]) for point in lengths] == [(16, 8), (32, 24 + 16 + 8)]
@@ -192,6 +194,7 @@ def test_growth_is_measured_fitted_and_drawn(results, folder):
         seconds = [point["seconds"]["median"] for point in sweep["points"]]
         assert sweep["exponent"] == pytest.approx(growth.fit_exponent(growth_sizes(sweep), seconds))
     assert struct.unpack(">II", (folder / "growth.png").read_bytes()[16:24]) == (2000, 1480)
+    assert "| T, stride 8 | 16 to 32 |" in performance.render_tables([saved("growth")])["growth"]
 
 
 def growth_sizes(sweep):
@@ -402,24 +405,22 @@ def test_a_missing_marker_is_said(page, message):
         performance.insert_tables(page, {"one": "| 1 |"})
 
 
-def test_the_page_is_written_from_saved_results(results, folder):
+def test_the_page_is_written_from_saved_results(folder):
     page = folder / "performance.md"
     names = ["rollouts", "forward_passes", "round", "memory", "growth", "machine"]
     page.write_text("\n".join(f"About {name}:\n<!-- begin {name} -->\n<!-- end {name} -->\n" for name in names))
-    done = run_elsewhere("performance.py", *sorted(folder.glob("*.json")), "--page", page)
+    paths = [BENCHMARKS / "results" / f"{name}.json" for name in sorted(TINY)]
+    done = run_elsewhere("performance.py", *paths, "--page", page)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["tables"] == names
     written = page.read_text()
-    tables = performance.render_tables([results[name] for name in sorted(results)])
+    tables = performance.render_tables([json.loads(path.read_text()) for path in paths])
     for name in names:
         assert f"About {name}:\n<!-- begin {name} -->\n\n{tables[name]}\n\n<!-- end {name} -->\n" in written
-    assert "| llama, cpu bfloat16 | generate for each prefix |" in tables["rollouts"]
-    assert "| paper | 6 | 10 |" in tables["forward_passes"]
-    assert "| N = 3 |" in tables["memory"] and "| T, stride 8 | 16 to 32 |" in tables["growth"]
     assert "| D epoch, bfloat16 |" in tables["round"] and "| rollouts, gpt2 |" in tables["machine"]
 
     page.write_text("nothing")
-    done = run_elsewhere("performance.py", folder / "round.json", "--page", page, "--tables", "round")
+    done = run_elsewhere("performance.py", BENCHMARKS / "results" / "round.json", "--page", page, "--tables", "round")
     assert done.returncode == 1 and page.read_text() == "nothing"
     assert done.stderr.strip() == (
         "The page must have the line `<!-- begin round -->` once, and has it 0 times: the table goes between "
