@@ -282,7 +282,13 @@ class SampleArguments:
     temperature: float = field(
         default=1.0, metadata={"help": "Softmax temperature, above 0. 1: the model's own distribution."}
     )
-    max_completion_length: int = field(default=64, metadata={"help": "The most tokens of a text, EOS included."})
+    max_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens of a text, EOS included. By default that of the model's run, where it is known, or "
+            "else 64."
+        },
+    )
     prompt: str | None = field(
         default=None,
         metadata={"help": "Begin each text with this, which a discriminator then reads, too. By default nothing."},
@@ -321,8 +327,12 @@ class EvaluateArguments(DatasetArguments):
         default_factory=lambda: [0.7, 0.8, 0.9, 1.0, 1.1, 1.2],
         metadata={"help": "Softmax temperatures, above 0. 1, the model itself, is always among them."},
     )
-    max_completion_length: int = field(
-        default=64, metadata={"help": "The most tokens of a text, EOS included. Real texts are cut at it, too."}
+    max_completion_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "The most tokens of a text, EOS included. Real texts are cut at it, too. By default that of the "
+            "model's run, where it is known, or else 64."
+        },
     )
     batch_size: int = field(
         default=32,
@@ -374,8 +384,8 @@ class BlindArguments(DatasetArguments):
     max_completion_length: int | None = field(
         default=None,
         metadata={
-            "help": "The most tokens of a text, EOS included. Real texts are cut at it, too. By default that of the run, "
-            "where the folder of a model tells it, or else 64."
+            "help": "The most tokens of a text, EOS included. Real texts are cut at it, too. By default that of the "
+            "first model whose run is known, or else 64."
         },
     )
     temperature: float = field(default=1.0, metadata={"help": "Softmax temperature of the models, above 0."})
@@ -386,7 +396,7 @@ class BlindArguments(DatasetArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_sampling(1, [self.temperature], self.max_completion_length or 1, self.batch_size)
+        _check_sampling(1, [self.temperature], self.max_completion_length, self.batch_size)
         if self.kind not in ("text", "poem", "music"):
             raise ValueError(f"`kind` must be text, poem or music; got {self.kind!r}.")
         if self.labels and len(self.labels) != len(self.model):
@@ -468,9 +478,9 @@ def _checked_temperatures(temperatures: Sequence[float]) -> list[float]:
     return sorted({1.0, *temperatures}, reverse=True)
 
 
-def _check_sampling(num_samples: int, temperatures: Sequence[float], length: int, batch_size: int) -> None:
+def _check_sampling(num_samples: int, temperatures: Sequence[float], length: int | None, batch_size: int) -> None:
     counts = {"num_samples": num_samples, "max_completion_length": length, "batch_size": batch_size}
     for name, value in counts.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1; got {value}.")
     _checked_temperatures(temperatures)

@@ -40,8 +40,10 @@ from .redaction import publishable
 from .report import Findings, ask_networks, read_run
 from .report_page import write_report
 from .samples import (
+    USUAL_LENGTH,
     complete_prompts,
     encode_prompt,
+    length_of_run,
     load_saved_discriminator,
     samples_table,
     score_texts,
@@ -189,7 +191,7 @@ def _report(argv: list[str]) -> None:
 def _sample(argv: list[str]) -> None:
     name, args = _parse("sample", argv, SampleArguments, _SAMPLE_HELP)
     model, tokenizer, hub = _load(name, args)
-    text_format = TextFormat.from_model(model, tokenizer, args.max_completion_length)
+    text_format = TextFormat.from_model(model, tokenizer, _length(name, args))
     judge, has_prompt = None, args.prompt is not None
     if args.scores:
         judge = load_saved_discriminator(name, DISCRIMINATOR_FOLDER, model, tokenizer, text_format, has_prompt, **hub)
@@ -214,6 +216,7 @@ def _evaluate(argv: list[str]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     texts, split = load_held_out(args)
     model, tokenizer, _ = _load(name, args)
+    args.max_completion_length = _length(name, args)
     report = evaluate_generator(
         model,
         texts,
@@ -302,6 +305,10 @@ def _load(
         hub["revision"] = args.revision
     model = load_generator(name, **hub).to(PartialState().device).eval()
     return model, find_tokenizer(name, **hub), hub
+
+
+def _length(name: str, args: SampleArguments | EvaluateArguments) -> int:
+    return args.max_completion_length or length_of_run(name, args.revision) or USUAL_LENGTH
 
 
 _COMMANDS = {

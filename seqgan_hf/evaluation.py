@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import Split
 from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +22,11 @@ from .metrics import Bleu
 from .processes import is_first
 from .samples import complete_prompts, sample_texts
 from .states import dropout_off
+
+# Chinese and Japanese have no spaces between words: each character is one. A combining mark is part of its letter.
+_ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}"
+_LETTERS = rf"[\w&&[^{_ALONE}]]+"
+_WORDS = Split(Regex(rf"[{_ALONE}]|{_LETTERS}(?:['\u2019-]{_LETTERS})*|[^\w\s]"), "removed", invert=True)
 
 
 def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -226,8 +232,11 @@ def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order
 
 
 def words(text: str) -> list[str]:
-    """Split a text into words (apostrophes and hyphens inside them stay) and punctuation marks, case kept."""
-    return re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", text)
+    """
+    Split a text into words (apostrophes and hyphens inside them stay) and punctuation marks, case kept; Chinese and
+    Japanese into characters.
+    """
+    return [word for word, _ in _WORDS.pre_tokenize_str(text)]
 
 
 def stages_table(stages: Mapping[str, Mapping[str, float]]) -> str:

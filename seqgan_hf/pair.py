@@ -34,12 +34,11 @@ from .launch import place_of_files
 from .loading import is_adapter
 from .memory import rows_that_fit
 from .processes import from_first
+from .samples import ARGUMENTS_FILE
 from .shards import ShardedTrainer
 from .streams import GameTexts, Replay
 
 logger = logging.get_logger(__name__)
-
-_ARGUMENTS_FILE = "training_args.json"
 
 
 class PairTrainer(ShardedTrainer):
@@ -107,7 +106,7 @@ class PairTrainer(ShardedTrainer):
             self.generation_config.save_pretrained(folder)  # plain sampling; the base model's may warp it
         # A pickle runs code where it is read, and this one carries the Hub token.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        (folder / _ARGUMENTS_FILE).write_text(self.args.to_json_string(), encoding="utf-8")
+        (folder / ARGUMENTS_FILE).write_text(self.args.to_json_string(), encoding="utf-8")
         if folder == Path(self.args.output_dir):
             self.save_state()
         self.discriminator.save(folder / DISCRIMINATOR_FOLDER)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from huggingface_hub import hf_hub_download
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +20,37 @@ from .losses import reader_of
 from .processes import is_first
 from .randomness import SAMPLES, derived_keys, named_key
 
+ARGUMENTS_FILE = "training_args.json"
+USUAL_LENGTH = 64
 _NETWORK_CONFIGS = ("config.json", "adapter_config.json")
+
+
+def length_of_run(name_or_path: str, revision: str | None = None) -> int | None:
+    """
+    Find the most tokens that a generator was told to write in its game.
+
+    Args:
+        name_or_path (`str`): Hub id or local path of the generator, or of one in the folder of its run, such as `mle/`.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+
+    Returns:
+        `int`, EOS included; `None` if no game is known.
+
+    Raises:
+        OSError: If the Hub has to be asked and does not answer.
+    """
+    local = Path(name_or_path)
+    if local.is_dir():
+        found = [folder / ARGUMENTS_FILE for folder in (local, local.absolute().parent)]
+    elif is_saved(name_or_path, ARGUMENTS_FILE, revision=revision):
+        found = [Path(hf_hub_download(name_or_path, ARGUMENTS_FILE, revision=revision))]
+    else:
+        found = []
+    for path in found:
+        if path.is_file():
+            length = json.loads(path.read_text(encoding="utf-8")).get("max_completion_length")
+            return None if length is None else int(length)
+    return None
 
 
 def complete_prompts(

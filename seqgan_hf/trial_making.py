@@ -1,7 +1,6 @@
 """A blind test is made: real texts and those of some models, in one form, and what discriminators say of them."""
 
 import dataclasses
-import json
 import re
 import secrets
 from collections import Counter
@@ -22,14 +21,13 @@ from .discriminator import Discriminator, context_length
 from .loading import find_tokenizer, load_generator
 from .melodies import STEP_SECONDS, load_melodies
 from .plots import note_name, plot_piano_rolls
-from .samples import complete_prompts, load_saved_discriminator, score_texts
+from .samples import USUAL_LENGTH, complete_prompts, length_of_run, load_saved_discriminator, score_texts
 from .tokenization import ideographs
 from .tones import melody_to_wav
 from .trial import MEDIA_FOLDER, PICTURE, REAL, SOUND, TRIAL_FILE, Item, Trial, load_trial, media_name
 from .votes import VOTES_FILE
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_USUAL_LENGTH = 64  # as `seqgan-hf sample` and `evaluate` have it
 _OF_THE_PLACE = {
     "output_dir", "host", "port", "allowed_hosts", "export_space", "results", "add_votes", "batch_size",
     "trust_remote_code",
@@ -107,7 +105,8 @@ def make_trial(args: BlindArguments, items: int, settings: Mapping[str, Any], fo
         ValueError: If there are too few texts, or they do not fit the models.
     """
     labels = list(args.labels) or _labels(args.model)
-    length = args.max_completion_length or _length_of(args.model)
+    lengths = (length_of_run(model, args.revision) for model in args.model)
+    length = args.max_completion_length or next(filter(None, lengths), USUAL_LENGTH)
     writers = [_Writer.load(name, args, length) for name in args.model]
     prepared = _real_rows(args, writers[0], items)
     has_prompts = any(list(row["prompt_ids"]) != [writers[0].text_format.start_token_id] for row in prepared)
@@ -180,15 +179,6 @@ class _Writer:
         found = prepare_dataset(written.to_iterable_dataset(), self.tokenizer, self.text_format, "the texts judged")
         rows = dict(zip(kept, found, strict=True))
         return [rows.get(index, blank) for index in range(len(texts))]
-
-
-def _length_of(models: Sequence[str]) -> int:
-    """Return the most tokens that a model was told to write, where its folder says so."""
-    for model in models:
-        path = Path(model) / "training_args.json"
-        if path.is_file():
-            return int(json.loads(path.read_text(encoding="utf-8")).get("max_completion_length", _USUAL_LENGTH))
-    return _USUAL_LENGTH
 
 
 def _hub(args: BlindArguments) -> dict[str, Any]:

@@ -166,6 +166,15 @@ def test_texts_are_shown_with_the_discriminators_verdict(run, pair):
     assert without.splitlines() == [line[9:] for line in lines[1:]]
 
 
+def test_the_length_is_that_of_the_run_unless_it_is_said(run, pair, speeches, tmp_path):
+    (tmp_path / "pair" / "training_args.json").write_text('{"max_completion_length": 3}')
+    command = ("sample", pair, "-n", 9, "--no_scores")
+    assert run(*command) == run(*command, "--max_completion_length", 3) != run(*command, "--max_completion_length", 5)
+    out = tmp_path / "evaluation"
+    run("evaluate", pair, "--dataset_name", speeches, "--num_samples", 2, "--temperatures", 1, "--output_dir", out)
+    assert json.loads((out / "evaluation.json").read_text())["settings"]["max_completion_length"] == 3
+
+
 def test_texts_repeat_with_their_seed(run, pair):
     command = ("sample", pair, "--max_completion_length", 8, "--seed")
     first = run(*command, 1)

@@ -21,6 +21,7 @@ from seqgan_hf.evaluation import (
     quality_at,
     token_nll,
     variety_metrics,
+    words,
 )
 from seqgan_hf.samples import (
     complete_prompts,
@@ -151,6 +152,14 @@ def test_held_out_texts_that_fit_no_model_are_refused(tiny_model):
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         evaluate_generator(tiny_model("gpt2"), Dataset.from_dict({"input_ids": [[5]]}), None)
+
+
+def test_words_of_many_scripts():
+    said = "She's well-known; don\u2019t. caf\u00e9 cafe\u0301 \u0939\u093f\u0928\u094d\u0926\u0940 x2"
+    kept = ["She's", "well-known", ";", "don\u2019t", ".", "caf\u00e9", "cafe\u0301"]
+    assert words(said) == [*kept, "\u0939\u093f\u0928\u094d\u0926\u0940", "x2"]
+    assert words("\u767d\u65e5\uff0c ABC\u8a9e\u306e\n") == ["\u767d", "\u65e5", "\uff0c", "ABC", "\u8a9e", "\u306e"]
+    assert words(" ") == []
 
 
 def test_bleu_of_the_references_themselves_is_one():

@@ -131,6 +131,8 @@ def test_each_strategy_pushes_what_it_promises_and_no_secret(hub, client):
             assert not os.path.isdir(f"{strategy}/_push")
             trainer.push_to_hub(language="en")
         from huggingface_hub import snapshot_download
+        from seqgan_hf.samples import length_of_run
+        assert length_of_run("user/checkpoint") == 6
         whole = play(output_dir="whole", max_steps=3)
         pulled = snapshot_download("user/checkpoint", allow_patterns="last-checkpoint/*")
         again = play(output_dir="again", max_steps=3, resume=f"{pulled}/last-checkpoint")

@@ -14,6 +14,7 @@ from seqgan_hf.losses import reader_of
 from seqgan_hf.samples import (
     complete_prompts,
     encode_prompt,
+    length_of_run,
     load_saved_discriminator,
     sample_texts,
     samples_table,
@@ -107,3 +108,12 @@ def test_samples_are_shown_and_written(tmp_path):
 def test_a_text_cannot_give_orders_to_the_terminal():
     shown = samples_table([{"text": "we\x1b[2J work\x07", "score": 0.5}])
     assert "we\ufffd[2J work\ufffd" in shown and not re.search(r"[\x00-\x09\x0b-\x1f]", shown)
+
+
+def test_the_length_of_a_run_stands_in_its_folder_or_above_and_otherwise_nowhere(tmp_path):
+    (tmp_path / "run" / "mle").mkdir(parents=True)
+    assert length_of_run(str(tmp_path / "run")) is None
+    (tmp_path / "run" / "training_args.json").write_text('{"max_completion_length": 32}')
+    assert length_of_run(str(tmp_path / "run")) == length_of_run(str(tmp_path / "run" / "mle")) == 32
+    (tmp_path / "run" / "mle" / "training_args.json").write_text('{"learning_rate": 0.1}')
+    assert length_of_run(str(tmp_path / "run" / "mle")) is None
