@@ -38,10 +38,17 @@ def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
             `label_ids` of shape `(num_texts,)`, its number of tokens.
 
     Returns:
-        `dict`: `nll`, nats per token, and `perplexity`, its exponential.
+        `dict`: `nll`, nats per token, and `perplexity`, its exponential; infinity above 709 nats.
     """
     nll = float(np.sum(prediction.predictions, dtype=np.float64) / np.sum(prediction.label_ids))
-    return {"nll": nll, "perplexity": math.exp(nll)}
+    return {"nll": nll, "perplexity": _perplexity(nll)}
+
+
+def _perplexity(nll: float) -> float:
+    try:
+        return math.exp(nll)
+    except OverflowError:  # no float is as large
+        return math.inf
 
 
 def completion_metrics(completions: Completions, rewards: torch.Tensor, eos_token_id: int | None) -> dict[str, float]:
@@ -300,7 +307,7 @@ def evaluate_generator(
     nll = sweep[temperatures.index(1.0)]["nll"]
     held_out = Completions.collate(rows, text_format.pad_token_id)
     num_tokens = int(held_out.lengths.sum())
-    metrics = {"nll": nll, "perplexity": math.exp(nll)}
+    metrics = {"nll": nll, "perplexity": _perplexity(nll)}
     if processing_class is not None:
         num_bytes = sum(len(text.encode()) for text in _strings(held_out, processing_class))
         metrics |= {"nll_per_byte": nll * num_tokens / max(num_bytes, 1), "bytes": num_bytes}

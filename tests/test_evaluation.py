@@ -2,10 +2,12 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import BOS, EOS, PAD, SENTENCES, VOCAB_SIZE
 from datasets import Dataset
+from transformers import EvalPrediction
 
 from seqgan_hf import LSTMConfig, LSTMForCausalLM
 from seqgan_hf.completions import Completions, decode_ids
@@ -14,6 +16,7 @@ from seqgan_hf.evaluation import (
     bleu_of_samples,
     evaluate_generator,
     evaluation_table,
+    held_out_metrics,
     length_metrics,
     mean_nll,
     nll_at_temperatures,
@@ -68,6 +71,22 @@ def test_a_uniform_model_has_log_vocabulary_at_every_temperature():
         model.lm_head.bias.zero_()
     nll = nll_at_temperatures(model, ROWS, PAD, [0.1, 1.0, 7.0])
     assert nll == pytest.approx([math.log(VOCAB_SIZE)] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(("nll", "perplexity"), [(0.0, 1.0), (709.0, math.exp(709.0)), (710.0, math.inf)])
+def test_a_perplexity_that_no_float_holds_is_infinite(nll, perplexity):
+    """`math.exp` raised a bare OverflowError, and a generator that had diverged ended the run in `evaluate`."""
+    prediction = EvalPrediction(predictions=np.array([2 * nll, 3 * nll]), label_ids=np.array([2, 3]))
+    assert held_out_metrics(prediction) == {"nll": nll, "perplexity": pytest.approx(perplexity)}
+
+
+def test_a_report_on_a_model_that_never_writes_the_held_out_texts_has_an_infinite_perplexity():
+    texts, model = Dataset.from_dict({"input_ids": [[6, 6, 6, 6]]}), writes_only(5, lstm(eos_token_id=None))
+    with torch.no_grad():
+        model.lm_head.bias[5] = 1000.0
+    report = evaluate_generator(model, texts, None, 4, temperatures=[1.0], num_samples=2)
+    assert report["held_out"]["nll"] == pytest.approx(1000) and report["held_out"]["perplexity"] == math.inf
+    assert "(perplexity inf)" in evaluation_table(report)
 
 
 def test_a_model_that_writes_the_held_out_texts_scores_full_marks():
