@@ -17,7 +17,7 @@ from .states import dropout_off
 
 def forward_accepts(model: nn.Module, argument: str) -> bool:
     """
-    Tell whether a model's `forward` names `argument`, looking through data-parallel and PEFT wrappers.
+    Tell whether a model's `forward` names `argument`, looking through compiled, data-parallel and PEFT wrappers.
 
     Args:
         model (`nn.Module`): The model as the Trainer holds it.
@@ -26,10 +26,15 @@ def forward_accepts(model: nn.Module, argument: str) -> bool:
     Returns:
         `bool`: `True` if the innermost `forward` has a parameter of that name.
     """
-    model = getattr(model, "module", model)
-    if hasattr(model, "get_base_model"):
-        model = model.get_base_model()
+    while (inner := _wrapped_by(model)) is not None:
+        model = inner
     return argument in inspect.signature(model.forward).parameters
+
+
+def _wrapped_by(model: nn.Module) -> nn.Module | None:
+    if hasattr(model, "get_base_model"):
+        return model.get_base_model()
+    return getattr(model, "_orig_mod", None) or getattr(model, "module", None)
 
 
 def completion_logits(

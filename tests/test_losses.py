@@ -140,6 +140,29 @@ def test_logits_to_keep_changes_nothing(tiny_model):
     torch.testing.assert_close(logits, whole)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "lstm"])
+def test_a_compiled_model_reads_padded_prompts_as_it_does_itself(name, tiny_model):
+    """`forward` of a compiled model takes `*args, **kwargs`: without position ids, padding moved GPT-2's positions."""
+    model, batch = tiny_model(name), Completions.collate(RAGGED, pad_token_id=0)
+    compiled = torch.compile(model, backend="eager")
+    for argument in ("position_ids", "logits_to_keep", "no_such_argument"):
+        assert forward_accepts(compiled, argument) == forward_accepts(model, argument)
+    with torch.no_grad():
+        logits, expected = (completion_logits(network, *batch.tensors()) for network in (compiled, model))
+    torch.testing.assert_close(logits[batch.completion_mask.bool()], expected[batch.completion_mask.bool()])
+
+
+def test_a_wrapper_in_a_wrapper_is_looked_through(tiny_model):
+    peft = pytest.importorskip("peft")
+    adapter = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+    adapted = peft.get_peft_model(tiny_model("llama"), adapter)
+    for model in (tiny_model("llama"), adapted):
+        parallel = torch.nn.Module()  # as DistributedDataParallel holds it
+        parallel.module = torch.compile(model, backend="eager")
+        for wrapped in (model, parallel, torch.compile(parallel, backend="eager")):
+            assert forward_accepts(wrapped, "position_ids") and not forward_accepts(wrapped, "no_such_argument")
+
+
 @pytest.mark.parametrize("head_is_split", [True, False], ids=["split", "whole"])
 def test_logps_at_several_temperatures_come_from_one_forward_pass(head_is_split, tiny_model, monkeypatch):
     model, temperatures = tiny_model("llama"), (0.5, 1.0, 2.0)
