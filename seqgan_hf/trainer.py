@@ -378,7 +378,8 @@ class SeqGANTrainer(PublishedPairTrainer):
         weights = policy_gradient_weights(inputs["advantages"], mask, args.max_completion_length)
         reference, kl_weights = None, None
         if args.beta > 0:
-            with torch.no_grad(), self._reference_policy() as reference_policy:
+            # A context of its own: weights that autocast has cast and kept here would have no gradient below.
+            with torch.no_grad(), self.accelerator.autocast(), self._reference_policy() as reference_policy:
                 reference = completion_predictions(reference_policy, *completions.tensors())
             kl_weights = args.beta * mean_weights(mask, inputs["num_tokens"])
         with self.accelerator.autocast():

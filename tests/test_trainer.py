@@ -681,6 +681,17 @@ def test_without_an_update_there_is_no_kl_to_the_reference(tmp_path):
     assert log["kl"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapter"])
+def test_in_half_precision_there_is_no_kl_without_an_update_either(adapted, tiny_model, tmp_path):
+    """The reference once computed in float32 beside a generator in bfloat16: a KL out of rounding alone."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear") if adapted else None
+    args = config(tmp_path, beta=0.1, bf16=True, use_cpu=True)
+    trainer = play(tiny_model("llama"), tiny_model("cnn"), args, peft_config=lora)
+    (log,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert log["kl"] == pytest.approx(0, abs=1e-6) and log["grad_norm"] > 0
+
+
 def test_bfloat16_plays_a_round(tiny_model, tmp_path):
     generator, judge = tiny_model("llama"), tiny_model("bert")
     before = weights(generator), weights(judge)
