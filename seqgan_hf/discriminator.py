@@ -87,7 +87,7 @@ class Discriminator:
                 "with `num_labels=2`."
             )
         self.model = model
-        vocab_size = model.get_input_embeddings().num_embeddings
+        vocab_size = _num_rows(model)
         self.generator_processing_class = generator_processing_class
         self.processing_class = _own_tokenizer(
             vocab_size, generator_processing_class, processing_class, generator_vocab_size
@@ -114,7 +114,7 @@ class Discriminator:
             self.processing_class = _ready_for_batches(self.processing_class, reads_prompt)
             model.config.pad_token_id = self.processing_class.pad_token_id
         elif model.config.pad_token_id is None:
-            _give_padding_token(model, pad_token_id, pad_is_a_token)
+            _give_padding_token(model, generator_vocab_size if pad_is_a_token else pad_token_id)
         elif pad_token_id != model.config.pad_token_id < generator_vocab_size and not reads_generator:
             logger.warning(
                 f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
@@ -551,16 +551,29 @@ def _ready_for_batches(tokenizer: PreTrainedTokenizerBase, reads_prompt: bool) -
     return tokenizer
 
 
-def _give_padding_token(model: PreTrainedModel, pad_token_id: int, pad_is_a_token: bool) -> None:
+def _num_rows(model: PreTrainedModel) -> int:
+    """Return how many token ids a model's embedding has a row for, also where an adapter wraps it."""
+    weight: Any = model.get_input_embeddings().weight
+    return int(weight.shape[0])
+
+
+def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:
     """
     Tell a model its padding token. Classifiers on decoders find the last token of a text by it.
 
-    If the generator pads with EOS, that would hide every EOS from such a classifier, so it gets a token of its own.
+    Where the generator pads with EOS, that would hide every EOS from such a classifier, so it is told an id that the
+    generator cannot write. A whole model gets a row for it. The model below an adapter stays as it is, or what is
+    saved of the adapter would not fit it again: padding is read there as the last row, and the mask hides it.
     """
-    if pad_is_a_token:
-        pad_token_id = int(model.get_input_embeddings().num_embeddings)
+    if pad_token_id >= _num_rows(model) and hasattr(model, "get_base_model"):
+        model.get_input_embeddings().register_forward_pre_hook(_read_padding_as_last_row)
+    elif pad_token_id >= _num_rows(model):
         model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)
     model.config.pad_token_id = pad_token_id
+
+
+def _read_padding_as_last_row(embeddings: Any, args: tuple) -> tuple:
+    return (args[0].clamp(max=embeddings.weight.shape[0] - 1), *args[1:])
 
 
 def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator, area_under_curve, discriminator_loss
 from seqgan_hf.generation import generate_completions, sampling_config
+from seqgan_hf.loading import load_discriminator
 from seqgan_hf.losses import generator_view, reader_of
 from seqgan_hf.models.ratio import PrefixClassifierOutput
 from seqgan_hf.rollout import score_rollouts
@@ -170,6 +171,28 @@ def test_the_last_eos_is_read_even_where_it_is_also_the_padding():
     assert judge.score(with_eos) != judge.score(without)
     shared = judge.score(texts([5, 6, EOS], [5, 6, 7, 8, 9]))[0]
     torch.testing.assert_close(judge.score(with_eos)[0], shared)
+
+
+@pytest.mark.parametrize("adapted", [["c_attn"], ["c_attn", "wte"]], ids=["", "embedding"])
+def test_an_adapter_of_a_model_without_padding_token_loads_again(adapted, tiny_model, tmp_path):
+    """GPT-2 has none. A row for one, in the model below, was saved with the adapter, and nothing could load that."""
+    peft = pytest.importorskip("peft")
+    tiny_model("gpt2_classifier").save_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, target_modules=adapted, init_lora_weights=False, fan_in_fan_out=True
+    )
+    judge = discriminator(load_discriminator(str(tmp_path / "base"), lora), pad_token_id=EOS, pad_is_a_token=True)
+    judge.update(REAL, GENERATED, epochs=1, seed=1)
+    alone, beside_a_longer_one = texts([5, 6, EOS]), texts([5, 6, EOS], [5, 6, 7, 8, 9])
+    score = judge.score(alone)
+    torch.testing.assert_close(judge.score(beside_a_longer_one)[:1], score)
+    assert score != judge.score(texts([5, 6]))
+    judge.save(tmp_path / "adapter")
+    again = discriminator(load_discriminator(str(tmp_path / "adapter")), pad_token_id=EOS, pad_is_a_token=True)
+    torch.testing.assert_close(again.score(beside_a_longer_one), judge.score(beside_a_longer_one))
+    plain = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=2).eval()
+    logits = plain(**again.encode(alone)).logits
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], score)
 
 
 def test_a_tokenizer_without_padding_is_completed_on_a_copy(tokenizer):
