@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import constants, file_exists, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -38,6 +39,8 @@ _WHERE = ("cache_dir", "revision", "subfolder", "token")
 _TOKENIZER_FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
+# Of layers as a whole (OPT), of what a sum adds to (stochastic depth), and a short form (GPT).
+_DROPPED = ("layerdrop", "drop_prob", "pdrop")
 
 
 @contextlib.contextmanager
@@ -338,15 +341,17 @@ def switch_off_dropout(model: nn.Module) -> None:
     Set every dropout of a model to 0, in place; its configuration stays.
 
     A policy gradient needs the log-probabilities of the distribution that was sampled, and sampling has no dropout.
+    Falcon and Persimmon read theirs from the configuration: load these with 0, by `model_init_kwargs`.
 
     Args:
-        model (`nn.Module`): The generator.
+        model (`nn.Module`): The generator. Its dropout is a layer of its own, or a probability that a layer keeps.
     """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
-        elif isinstance(module, nn.RNNBase):
-            module.dropout = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or name.endswith(_DROPPED)):
+                setattr(module, name, 0.0)
 
 
 def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:

@@ -1,11 +1,18 @@
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SENTENCES
 
-from seqgan_hf.loading import load_discriminator, load_generator, load_texts, load_tokenizer
+from seqgan_hf.loading import (
+    load_discriminator,
+    load_generator,
+    load_texts,
+    load_tokenizer,
+    switch_off_dropout,
+)
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "csv"])
@@ -90,3 +97,21 @@ def test_adapters_that_make_no_sense_are_refused(tiny_model, monkeypatch):
         ImportError, match=re.escape("`peft_config` needs the package peft: pip install 'seqgan_hf[peft]'.")
     ):
         load_generator(tiny_model("llama"), lora)
+
+
+def test_dropout_goes_off_wherever_a_layer_keeps_it_and_nothing_else_does():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention_dropout = self.layerdrop = self.drop_prob = self.resid_pdrop = 0.5
+            self.inner_dropout, self.channels = torch.nn.Dropout(0.5), torch.nn.Dropout1d(0.5)
+            self.rnn, self.attention = torch.nn.LSTM(2, 2, 2, dropout=0.5), torch.nn.MultiheadAttention(2, 1, 0.5)
+            self.token_dropout, self.dropout_layers, self.dropped_name, self.scale = True, 3, "dropout", 0.5
+            self.config = SimpleNamespace(dropout=0.5)
+
+    layer = Layer()
+    switch_off_dropout(layer)
+    assert layer.attention_dropout == layer.layerdrop == layer.drop_prob == layer.resid_pdrop == 0
+    assert layer.inner_dropout.p == layer.channels.p == layer.rnn.dropout == layer.attention.dropout == 0
+    assert (layer.token_dropout, layer.dropout_layers, layer.dropped_name, layer.scale) == (True, 3, "dropout", 0.5)
+    assert layer.config.dropout == 0.5

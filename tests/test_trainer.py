@@ -8,8 +8,9 @@ import pyarrow.parquet
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, VOCAB_SIZE, short_of_memory
+from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, SPECIAL, VOCAB_SIZE, short_of_memory
 from datasets import Dataset
+from transformers import OPTConfig, OPTForCausalLM
 
 from seqgan_hf import (
     LikelihoodRatioForSequenceClassification,
@@ -671,11 +672,24 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tiny_model, tmp_p
     assert not moved(before, trainer.model)
 
 
-def test_without_an_update_there_is_no_kl_to_the_reference(tmp_path):
+# OPT and its kin call `nn.functional.dropout`, with probabilities that their layers keep as numbers.
+WITH_DROPOUT = {
+    "gpt2": GENERATORS["gpt2"],  # 0.1 by default
+    "lstm": lambda: LSTMForCausalLM(LSTMConfig(**SPECIAL, num_hidden_layers=2, dropout=0.3)),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(
+            **SPECIAL, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16,
+            max_position_embeddings=64, init_std=0.5, dropout=0.3, attention_dropout=0.3, layerdrop=0.3,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_DROPOUT)
+def test_without_an_update_there_is_no_kl_to_the_reference(name, tmp_path):
     """Dropout in the log-probabilities, and none in sampling, once made a KL of 0.9 nats out of nothing."""
     torch.manual_seed(0)
-    generator = GENERATORS["gpt2"]()
-    assert generator.config.resid_pdrop > 0
+    generator = WITH_DROPOUT[name]()
     trainer = play(generator, DISCRIMINATORS["cnn"](), config(tmp_path, beta=0.1))
     (log,) = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert log["kl"] == pytest.approx(0, abs=1e-6)
