@@ -6,9 +6,9 @@ The recipes on real text as a study: every task over seeds, with controls, then 
     python benchmarks/real_data_study.py --page_only                          # tables and pictures from what is there
 
 FOLDER holds `obama`, `quatrains5`, `nottingham/len32_0.4s` and `image_coco`, each with a text a line in `train.txt`,
-`test.txt` and, but for the last, `validation.txt`. Stopped and called again, it goes on: a finished run leaves
-docs/results/real_data/<task>_<seed>.json at once and is not repeated, an interrupted one resumes from its last checkpoint
-in `--work`.
+`test.txt` and, but for the last, `validation.txt`; and `obama_presidential_only`, the speeches that may be quoted.
+Stopped and called again, it goes on: a finished run leaves docs/results/real_data/<task>_<seed>.json at once and is not
+repeated, an interrupted one resumes from its last checkpoint in `--work`.
 """
 
 import json
@@ -35,6 +35,7 @@ from studies import (
     with_p,
 )
 
+from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.completions import one_line
 from seqgan_hf.evaluation import words
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -46,6 +47,7 @@ PAGE = ROOT / "docs" / "results" / "real_data.md"
 CONTROLS = ("constant", "shuffled", "random")
 KEPT = ("stages", "curves", "first_stage", "discriminator", "cpu_seconds", "samples", "texts", "settings")
 NUM_SEEDS = 3
+TOO_LIKE = 0.8  # a sample that shares so much with a training text quotes it
 NUM_READ = 28  # words of a speech: about what its first 32 tokens hold
 BEFORE, MATCHED, AFTER = "MLE", "MLE, matched temperature", "SeqGAN"
 
@@ -71,13 +73,18 @@ class Task:
     quotes: str = ""
 
     @property
+    def folders(self) -> set[str]:
+        """What must be in `--data`."""
+        return {self.data, self.quotes} - {"", "all"}
+
+    @property
     def quality(self) -> str:
         """The metric of quality; higher is better."""
         return f"bleu{self.order}"
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The metrics that a gain in quality must not cost: the first is better low, the others are better high."""
+        """What a gain in quality must not cost: the first is better low, the others near those of real texts."""
         return f"self_bleu{self.order}", "distinct2", f"novelty{self.order}"
 
 
@@ -146,12 +153,16 @@ def quotable(pairs: Sequence[Mapping[str, str]], quotes: str, data: Path) -> lis
         data (`Path`): Where its folder is.
 
     Returns:
-        `list[dict]`: `sample`; `likeness` to the nearest training text, in [0, 1]; and `nearest`, that text, or of those
-        that may be quoted the nearest, or nothing.
+        `list[dict]`: `sample`, unless it is so like a training text that it would quote it where that is not allowed;
+        `likeness` to the nearest training text, in [0, 1]; and `nearest`, that text, or of those that may be quoted the
+        nearest, or nothing.
     """
     samples = [words(pair["sample"]) for pair in pairs]
     likest = [likeness(words(pair["nearest"]), sample) for pair, sample in zip(pairs, samples, strict=True)]
-    said = [{"sample": pair["sample"], "likeness": value} for pair, value in zip(pairs, likest, strict=True)]
+    said: list[dict[str, Any]] = [
+        {"sample": pair["sample"] if quotes == "all" or value < TOO_LIKE else "(left out)", "likeness": value}
+        for pair, value in zip(pairs, likest, strict=True)
+    ]
     if not quotes:
         return said
     nearest = [pair["nearest"] for pair in pairs]
@@ -177,7 +188,7 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
     return found
 
 
-def differences(runs: Mapping[int, Mapping[str, Any]], stage: str, other: str, metric: str) -> list[float] | None:
+def differences(runs: Mapping[int, Mapping[str, Any]], stage: str, other: str, metric: str) -> list[float]:
     """
     Compare two rows of the tables of some runs, seed by seed.
 
@@ -187,61 +198,57 @@ def differences(runs: Mapping[int, Mapping[str, Any]], stage: str, other: str, m
         metric (`str`): The column.
 
     Returns:
-        `list[float]`: the first less the other. `None` where a seed lacks one of them.
+        `list[float]`: the first less the other, of the seeds that have both.
     """
-    found = []
-    for _, run in sorted(runs.items()):
-        if stage not in run["stages"] or other not in run["stages"]:
-            return None
-        found.append(run["stages"][stage][metric] - run["stages"][other][metric])
-    return found
+    pairs = [[run["stages"].get(row, {}).get(metric) for row in (stage, other)] for _, run in sorted(runs.items())]
+    return [one - another for one, another in pairs if one is not None and another is not None]
 
 
 # ---- Tables and pictures -------------------------------------------------------------------------------------------
 
 
 def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """Show the rows of the recipe's table, mean and standard deviation over seeds; what a seed lacks is left out."""
+    """Show the rows of the recipe's table, mean and standard deviation over the seeds that have them."""
     (first, *_) = runs.values()
     columns = list(first["stages"][BEFORE])
     rows = []
-    for stage in first["stages"]:
-        tables = [run["stages"].get(stage) for run in runs.values()]
-        if None in tables:
-            continue
-        rows.append(
-            [
-                stage,
-                *(
-                    mean_and_deviation([table[name] for table in tables]) if name in tables[0] else ""
-                    for name in columns
-                ),
-            ]
-        )
+    for stage in dict.fromkeys(stage for run in runs.values() for stage in run["stages"]):
+        tables = [run["stages"][stage] for run in runs.values() if stage in run["stages"]]
+        cells = [[table[name] for table in tables if name in table] for name in columns]
+        few = f" ({len(tables)} of {len(runs)} seeds)" if len(tables) < len(runs) else ""
+        rows.append([f"{stage}{few}", *(mean_and_deviation(values) if values else "" for values in cells)])
     return markdown_table(["", *columns], rows)
 
 
 def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """Show what each game gains in quality over MLE, and what it costs beside MLE at the temperature of equal quality."""
-    (first, *_) = runs.values()
-    games = [stage for stage in first["stages"] if stage.startswith(AFTER)]
+    """
+    Show what each game gains over MLE, and SeqGAN over each control; and what SeqGAN's gain costs, beside MLE at the
+    temperature of equal quality.
+    """
     gained = (task.quality, *task.also)
+    games = [stage for stage in next(iter(runs.values()))["stages"] if stage.startswith(AFTER)]
     rows = []
     for game in games:
-        cells = [written(differences(runs, game, BEFORE, metric)) for metric in gained]
+        over_mle = [written(differences(runs, game, BEFORE, metric), len(runs)) for metric in gained]
         if game == AFTER:
-            cells += [written(differences(runs, game, MATCHED, metric)) for metric in task.others]
-        rows.append([game, *cells, *[""] * (len(gained) + len(task.others) - len(cells))])
+            costs = [written(differences(runs, game, MATCHED, metric), len(runs)) for metric in task.others]
+            rows.append([game, *over_mle, "", *costs])
+        else:
+            over_control = written(differences(runs, AFTER, game, task.quality), len(runs))
+            rows.append([game, *over_mle, over_control, *[""] * len(task.others)])
     columns = [
         *(f"{metric} over MLE" for metric in gained),
+        f"{task.quality} of SeqGAN over it",
         *(f"{metric} over MLE of equal {task.quality}" for metric in task.others),
     ]
     return markdown_table(["", *columns], rows)
 
 
-def written(values: Sequence[float] | None) -> str:
-    """Write differences for a table."""
-    return "no such temperature" if values is None else with_p(values, 4)
+def written(values: Sequence[float], seeds: int) -> str:
+    """Write differences for a table, and of how many seeds they are where some have none."""
+    if not values:
+        return "no such temperature"
+    return with_p(values, 4) + (f", {len(values)} of {seeds} seeds" if len(values) < seeds else "")
 
 
 def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
@@ -281,7 +288,7 @@ def write_page(results: Path, page: Path) -> None:
             }  # fmt: skip
             draw(task, runs, results / f"{name}.png")
         tables |= {f"{part} {name}": text for part, text in parts.items()}
-    page.write_text(insert_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
 
 
 def draw(task: Task, runs: Mapping[int, Mapping[str, Any]], path: Path) -> None:
@@ -316,6 +323,11 @@ def main() -> None:
                 f"There is no page {args.page} to write the tables into. Pass one with their markers by --page."
             )
         runs = missing(args.only, args.seeds, args.results)
+        for folder in sorted({folder for name, _ in runs for folder in TASKS[name].folders}):
+            if not (args.data / folder / "train.txt").is_file():
+                parser.error(
+                    f"{args.data / folder} has no train.txt: put the data set there, or leave it out by --only."
+                )
         if failures := run_all(runs, lambda run: make(run, args), args.workers, args.work):
             sys.exit("\n".join(failures))
     write_page(args.results, args.page)

@@ -1,8 +1,10 @@
 """What studies of many runs share: each run a process of its own, kept at once; and the statistics of their tables."""
 
+import fcntl
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -10,10 +12,15 @@ from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from measuring import COMMIT, cpu_model, versions
 from scipy import stats
+
+from seqgan_hf.checkpoints import write_whole
+
+_processes: set[subprocess.Popen[bytes]] = set()
 
 Run = tuple[str, int]
 """The name of a run, and its seed."""
@@ -56,13 +63,28 @@ def run_recipe(name: str, command: Sequence[str], folder: Path, interrupted: boo
         `dict`: what it left as `metrics.json`, and `wall_seconds`.
 
     Raises:
+        RuntimeError: If it is being run already.
         subprocess.CalledProcessError: If it failed.
     """
     began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    print(f"{time.strftime('%H:%M')} {name}: begins; log in {folder / 'log.txt'}", flush=True)
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=True)
+    with open(folder / "lock", "a") as lock, open(folder / "log.txt", "a", encoding="utf-8") as log:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RuntimeError(
+                f"{name} is being run by another process, which holds {folder / 'lock'}. Wait for it, or end it."
+            ) from error
+        print(f"{time.strftime('%H:%M')} {name}: begins; log in {folder / 'log.txt'}", flush=True)
+        # The lock is the recipe's, too: it outlives a study that is killed.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=[lock.fileno()]
+        )
+        _processes.add(process)
+        code = process.wait()
+        _processes.discard(process)
+    if code:
+        raise subprocess.CalledProcessError(code, list(command))
     report: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return report | {"wall_seconds": None if interrupted else time.perf_counter() - began}
 
@@ -81,14 +103,14 @@ def keep(report: Mapping[str, Any], names: Sequence[str], path: Path) -> dict[st
     """
     kept = {name: report[name] for name in (*names, "wall_seconds") if name in report}
     kept |= {"commit": COMMIT, "cpu": cpu_model(), "versions": versions()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
     return kept
 
 
 def run_all(runs: Sequence[Run], make: Callable[[Run], None], workers: int, work: Path) -> list[str]:
     """
-    Make runs, some at a time.
+    Make runs, some at a time. Ctrl-C, which their recipes get, too, and SIGTERM end those that have begun, at a
+    checkpoint where they can, and begin no other.
 
     Args:
         runs (`Sequence[Run]`): Which.
@@ -97,10 +119,12 @@ def run_all(runs: Sequence[Run], make: Callable[[Run], None], workers: int, work
         work (`Path`): Where their folders are.
 
     Returns:
-        `list[str]`: a sentence for each whose recipe failed. Other errors are raised.
+        `list[str]`: a sentence for each whose recipe failed. Other errors are raised, and no further run is begun.
     """
     failures = []
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    before = signal.signal(signal.SIGTERM, _pass_on)
+    try:
         jobs = {run: pool.submit(make, run) for run in runs}
         for run, job in jobs.items():
             error = job.exception()
@@ -108,7 +132,16 @@ def run_all(runs: Sequence[Run], make: Callable[[Run], None], workers: int, work
                 failures.append(f"{run[0]}, seed {run[1]}, failed: see {run_folder(work, run) / 'log.txt'}.")
             elif error is not None:
                 raise error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        signal.signal(signal.SIGTERM, before)
     return failures
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    for process in list(_processes):
+        process.send_signal(number)
+    raise SystemExit(128 + number)
 
 
 def rounded(value: Any) -> Any:
@@ -144,9 +177,13 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
-    """Average curves over seeds, temperature by temperature."""
+    """Average curves over seeds, temperature by temperature; what one seed lacks is left out."""
     return [
-        {key: statistics.fmean(point[key] for point in points) for key in points[0]}
+        {
+            key: statistics.fmean(point[key] for point in points)
+            for key in points[0]
+            if all(key in point for point in points)
+        }
         for points in zip(*curves, strict=True)
     ]
 
@@ -163,13 +200,18 @@ def check_alike(name: str, runs: Mapping[int, Mapping[str, Any]]) -> None:
 
     Args:
         name (`str`): What they are called.
-        runs (`Mapping`): By seed, each with its `settings`.
+        runs (`Mapping`): By seed, each with its `settings`, and on real text with the digest of its `texts`.
 
     Raises:
-        ValueError: If a setting differs.
+        ValueError: If a setting differs, or the texts do.
     """
     (first, *others) = runs
     for other in others:
+        if runs[first].get("texts") != runs[other].get("texts"):
+            raise ValueError(
+                f"The seeds {first} and {other} of {name} were run on different texts. Remove the file of one and run it "
+                "again."
+            )
         one, two = runs[first]["settings"], runs[other]["settings"]
         differ = sorted(
             key for key in one.keys() & two.keys() if one[key] != two[key] and key not in ("seed", "seeds")

@@ -35,6 +35,7 @@ from studies import (
 )
 
 from seqgan_hf.bench import point_at_1
+from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
 
@@ -336,7 +337,7 @@ def write_page(results: Path, page: Path) -> None:
         "second_stages": stages_table(found, "second_"),
         "second_gains": gains_table(found, "second_"),
     }
-    page.write_text(insert_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
     for prefix in ("", "second_"):
         draw(found, results, prefix)
 

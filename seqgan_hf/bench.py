@@ -1,11 +1,13 @@
 """Where the generators of one run on real text are measured, all alike: over the temperature, beside real texts."""
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel
 
 from .arguments import TextRecipeArguments
 from .checkpoints import write_whole
@@ -13,11 +15,12 @@ from .completions import Completions, decode_ids
 from .evaluation import nll_at_temperatures
 from .plots import plot_quality_and_diversity
 from .samples import complete_prompts
-from .text_measures import Task, TextMeasures, best_temperature, nearest_texts, point_between, temperature_where
+from .text_measures import Task, TextMeasures, best_temperature, nearest_texts, temperature_where
 from .trainer import SeqGANTrainer
 
 NUM_SHOWN = 10
 _BLOCK = 1024
+_DRAWING_SEED = 42
 
 
 class Bench:
@@ -42,9 +45,12 @@ class Bench:
         strings = {name: self._strings(texts) for name, texts in prepared.items()}
         self.real = strings["validation"]
         self.training_texts = strings["train"]
-        compared = min(args.num_test_samples, len(self.real))
+        compared = min(args.num_test_samples, len(self.training_texts))
         self.measures = TextMeasures(task, strings["test"], self.training_texts, compared)
-        self.of_real = self.measures.of(self.real)
+        # How much alike real texts are is read off training texts, of which there are as many as samples: a small split
+        # may be of few sources, pieces of a few tunes, which are more alike than texts that were written apart.
+        drawn = random.Random(_DRAWING_SEED).sample(self.training_texts, compared)
+        self.of_real = self.measures.of(self.real) | self.measures.variety(drawn)
 
     def _strings(self, texts: Dataset) -> list[str]:
         """Return texts as they are written, cut where the game cuts them; a block of them at a time."""
@@ -65,19 +71,26 @@ class Bench:
             "temperatures": self.args.temperatures,
         }
 
-    def curve(self, trainer: SeqGANTrainer) -> list[dict[str, Any]]:
+    def curve(
+        self,
+        trainer: SeqGANTrainer,
+        model: PreTrainedModel | None = None,
+        temperatures: Sequence[float] | None = None,
+    ) -> list[dict[str, Any]]:
         """
-        Measure a trainer's generator at each temperature.
+        Measure a generator at each temperature.
 
         Args:
             trainer (`SeqGANTrainer`): Holds it. Where the test texts have prompts, samples complete these.
+            model (`PreTrainedModel`, *optional*): Another generator, on its device, to be measured instead.
+            temperatures (`Sequence[float]`, *optional*): Above 0; by default those of the run.
 
         Returns:
             `list[dict]`: `temperature`; `nll` of the test texts, nats per token; the metrics of [`TextMeasures`] of fresh
             samples, from the run's seed; and `samples`, the first ten.
         """
-        model, text_format, num_samples = trainer.model, trainer.text_format, self.args.num_test_samples
-        temperatures = self.args.temperatures
+        model, text_format, num_samples = model or trainer.model, trainer.text_format, self.args.num_test_samples
+        temperatures = list(temperatures or self.args.temperatures)
         batch_size = trainer.args.per_device_eval_batch_size
         nlls = nll_at_temperatures(model, self.rows, self.pad_token_id, temperatures, batch_size)
         # Spread over all prompts, and any few of the first samples complete different ones.
@@ -92,27 +105,41 @@ class Bench:
             curve.append(point | {"samples": samples[:NUM_SHOWN]})
         return curve
 
-    def stages(self, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+    def matched_temperature(self, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> float | None:
+        """
+        Find the temperature at which the generator before the game writes as well as after it.
+
+        Args:
+            curves (`Mapping`): For `MLE` and `SeqGAN` what [`curve`] returned.
+
+        Returns:
+            `float`, *optional*: read off the curve of `MLE`; `None` if it does not get there.
+        """
+        return temperature_where(curves["MLE"], self.task.quality, point_at_1(curves["SeqGAN"])[self.task.quality])
+
+    def stages(
+        self, curves: Mapping[str, Sequence[Mapping[str, Any]]], matched: Mapping[str, Any] | None = None
+    ) -> dict[str, dict[str, float]]:
         """
         Return the rows of the printed table.
 
         Args:
             curves (`Mapping`): For `MLE`, `SeqGAN` and its controls what [`curve`] returned.
+            matched (`Mapping`, *optional*): The point of `MLE` at [`matched_temperature`], if there is one.
 
         Returns:
             `dict`: `MLE`; `MLE, best temperature`, at which it writes best without being more uniform than real texts;
             `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`; the controls;
-            `real texts`, the validation texts, measured as samples are.
+            `real texts`, the validation texts, measured as samples are, but for their variety, which is that of as many
+            training texts as there are samples.
         """
         task, mle = self.task, curves["MLE"]
         rows = {"MLE": point_at_1(mle)}
         limit = self.of_real[task.sameness]
         rows["MLE, best temperature"] = best_temperature(mle, task.quality, task.sameness, limit)
-        after = point_at_1(curves["SeqGAN"])
-        matched = temperature_where(mle, task.quality, after[task.quality])
         if matched is not None:
-            rows["MLE, matched temperature"] = point_between(mle, matched)
-        rows["SeqGAN"] = after
+            rows["MLE, matched temperature"] = matched
+        rows["SeqGAN"] = point_at_1(curves["SeqGAN"])
         rows |= {name: point_at_1(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
         rows["real texts"] = self.of_real
         return {

@@ -16,6 +16,7 @@ from .processes import is_first
 
 logger = logging.get_logger(__name__)
 
+_SPLIT_SEED = 42
 _TEST_SHARE = 0.1
 _MOST_TEST_TEXTS = 1000
 # With `max_samples`, a stream is read this far; up to here it gives the same texts as the whole dataset would.
@@ -26,11 +27,12 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
     """
     Load a recipe's texts as `train`, `validation` and `test`.
 
-    Splits that the dataset lacks are cut from the end of its shuffled training texts: a tenth each, at most 1,000.
+    Splits that the dataset lacks are cut from the end of its shuffled training texts: a tenth each, at most 1,000; the
+    same for every seed, so that runs compare.
 
     Args:
         args (`TextRecipeArguments`): Names the dataset, its splits and column, the rows to keep and how many texts.
-        seed (`int`): Decides the shuffle.
+        seed (`int`): Decides which training texts `max_samples` keeps.
 
     Returns:
         `DatasetDict` with the column `text`, or `prompt` and `completion`, or `messages`.
@@ -53,7 +55,7 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
         for name, source in sources.items()
         if source in loaded
     }
-    train = splits["train"].shuffle(seed=seed)
+    train = splits["train"].shuffle(seed=_SPLIT_SEED)
     count = min(max(round(_TEST_SHARE * len(train)), 1), _MOST_TEST_TEXTS)
     for name in ("validation", "test"):
         if name not in splits:
@@ -62,7 +64,7 @@ def load_splits(args: TextRecipeArguments, seed: int) -> DatasetDict:
             splits[name] = train.select(range(len(train) - count, len(train)))
             train = train.select(range(len(train) - count))
     if args.max_samples is not None:
-        train = train.select(range(min(args.max_samples, len(train))))
+        train = train.shuffle(seed=seed).select(range(min(args.max_samples, len(train))))
     return DatasetDict(train=train, validation=splits["validation"], test=splits["test"])
 
 

@@ -32,7 +32,7 @@ def load_melodies(args: TextRecipeArguments, seed: int) -> DatasetDict:
 
     Args:
         args (`TextRecipeArguments`): Names a folder or a zip file of MIDI files, or any dataset that `load_splits` takes.
-        seed (`int`): Decides the splits of a dataset that lacks them.
+        seed (`int`): Decides which training texts of a dataset `max_samples` keeps.
 
     Returns:
         `DatasetDict` with the column `text`.

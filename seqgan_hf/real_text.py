@@ -40,7 +40,7 @@ from .recipe import (
 from .text_measures import Task
 from .trainer import SeqGANTrainer
 
-_FEWEST = {"train": 1, "validation": 2, "test": 2}  # self-BLEU compares texts with each other
+_FEWEST = {"train": 2, "validation": 2, "test": 2}  # self-BLEU compares texts with each other
 _BUNDLED = {
     "sample_speech.txt": "420 sentences that come with seqgan_hf",
     **{f"sample_{name}.txt": f"400 {name} that come with seqgan_hf" for name in ("captions", "melodies", "quatrains")},
@@ -116,9 +116,14 @@ def play(
         curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
+    matched = bench.matched_temperature(curves)
+    rival = None
+    if matched is not None:
+        generator = load_generator(str(folder / "mle"), **networks.loading).to(trainer.model.device)
+        (rival,) = bench.curve(trainer, generator, [matched])
     shown = {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
     report = {
-        "stages": bench.stages(curves),
+        "stages": bench.stages(curves, rival),
         "curves": curves,
         "first_stage": first_stage,
         "discriminator": bench.verdict(trainer),

@@ -28,6 +28,7 @@ _MEANINGS = {
     "bleu": "n-grams that samples share with held-out texts; higher is better",
     "self_bleu": "n-grams that samples share with each other; lower is more diverse",
     "distinct": "different n-grams among those of the samples; higher is more diverse",
+    "distinct_texts": "the share of samples that differ from all before; best near that of real texts",
     "novelty": "the share of n-grams that no training text has; best near that of real texts",
     "copied": "the share of samples that are a training text; best near that of real texts",
 }

@@ -15,6 +15,8 @@ from .metrics import Bleu, DistinctN, Novelty, SelfBleu
 from .metrics.texts import ngrams
 from .tokenization import UNKNOWN
 
+_DISTINCT = ("distinct2", "distinct_texts")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -58,8 +60,9 @@ class Task:
         """Say what the figures of the printed table are."""
         return (
             f"nll: of held-out texts, nats per token. bleu: of samples against held-out texts (higher is better). "
-            f"{self.sameness}: against each other; distinct2: bigrams that differ. novelty{self.order}: the share of "
-            f"{self.order}-grams that no training text has; copied: texts that are one."
+            f"{self.sameness}: against each other; distinct2, distinct_texts: the share of bigrams and of texts that "
+            f"differ. novelty{self.order}: the share of {self.order}-grams that no training text has; copied: texts that "
+            "are one."
         )
 
 
@@ -85,7 +88,7 @@ class TextMeasures:
         self._references = [task.tokens(text.replace(UNKNOWN, "\0")) for text in references]
         self._training_texts = [task.tokens(text) for text in training_texts]
         digest = hashlib.sha256(f"{task.level} {num_compared}".encode())
-        for text in (*references, "", *training_texts):
+        for text in (*sorted(references), "", *sorted(training_texts)):
             digest.update(text.encode() + b"\n")
         # Names what samples are compared to: figures compare where this is the same.
         self.digest = digest.hexdigest()[:16]
@@ -98,25 +101,37 @@ class TextMeasures:
             samples (`Sequence[str]`): At least `num_compared`, two or more.
 
         Returns:
-            `dict`: `bleu2`, ... (quality, in [0, 1]), `self_bleu<order>` (sameness, in [0, 1]), `distinct2` (different
-            bigrams for each bigram), `novelty<order>` (the share of n-grams that no training text has), `copied` (the
-            share of texts that are a training text, token for token), and what the task adds.
+            `dict`: `bleu2`, ... (quality, in [0, 1]), those of [`variety`], `novelty<order>` (the share of n-grams that
+            no training text has), `copied` (the share of texts that are a training text, token for token), and what the
+            task adds.
         """
         task = self.task
         tokens = [task.tokens(text) for text in samples]
-        compared = tokens[: self.num_compared]
         bleu = _computed(Bleu, predictions=tokens, reference_corpus=self._references, max_order=task.longest_order)
-        alike = _computed(SelfBleu, predictions=compared, max_order=task.order)
-        distinct = _computed(DistinctN, predictions=compared, max_order=2)
         new = _computed(Novelty, predictions=tokens, training_texts=self._training_texts, max_order=task.order)
         return {
             **{f"bleu{order}": bleu[f"bleu{order}"] for order in range(2, task.longest_order + 1)},
-            task.sameness: alike[task.sameness],
-            "distinct2": distinct["distinct2"],
+            **self.variety(samples),
             f"novelty{task.order}": new[f"novelty{task.order}"],
             "copied": new["copied_texts"],
             **(task.more(samples, self.references) if task.more else {}),
         }
+
+    def variety(self, texts: Sequence[str]) -> dict[str, float]:
+        """
+        Measure how much texts differ.
+
+        Args:
+            texts (`Sequence[str]`): At least `num_compared`, two or more.
+
+        Returns:
+            `dict`: `self_bleu<order>` (sameness, in [0, 1]), `distinct2` (different bigrams for each bigram) and
+            `distinct_texts` (different texts for each text).
+        """
+        compared = [self.task.tokens(text) for text in texts[: self.num_compared]]
+        alike = _computed(SelfBleu, predictions=compared, max_order=self.task.order)
+        distinct = _computed(DistinctN, predictions=compared, max_order=2)
+        return {self.task.sameness: alike[self.task.sameness], **{name: distinct[name] for name in _DISTINCT}}
 
 
 def _computed(metric: type, **arguments: Any) -> dict[str, float]:

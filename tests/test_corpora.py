@@ -18,6 +18,10 @@ def test_missing_splits_are_cut_from_the_training_texts_without_overlap(tmp_path
     splits = load_splits(arguments(tmp_path / "speech.txt"), seed=1)
     assert {name: len(split) for name, split in splits.items()} == {"train": 40, "validation": 5, "test": 5}
     assert len({text for split in splits.values() for text in split["text"]}) == 50
+    again = load_splits(arguments(tmp_path / "speech.txt"), seed=2)
+    assert all(list(split["text"]) == list(again[name]["text"]) for name, split in splits.items())
+    few = [load_splits(arguments(tmp_path / "speech.txt", max_samples=9), seed)["train"]["text"] for seed in (1, 1, 2)]
+    assert list(few[0]) == list(few[1]) != list(few[2])
 
 
 def test_rows_and_columns_are_chosen(tmp_path):

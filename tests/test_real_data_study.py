@@ -31,7 +31,11 @@ def finished(seed, matched=True):
     gain = 0.1 + seed / 100
     stages = {"MLE": point(0.0), "MLE, best temperature": point(0.05, 0.9)}
     stages |= {"MLE, matched temperature": point(gain + seed / 1000, 0.8)} if matched else {}
-    stages |= {"SeqGAN": point(gain), "SeqGAN, reward constant": point(gain), "real texts": {"bleu2": 0.6}}
+    stages |= {
+        "SeqGAN": point(gain),
+        "SeqGAN, reward constant": point(0.07 + seed % 2 / 500),
+        "real texts": {"bleu2": 0.6},
+    }
     stages["real texts"] |= {"self_bleu2": 0.4, "distinct2": 0.8, "novelty2": 0.3, "copied": 0.0}
     curves = {stage: [stages[stage], point(0.2, 0.7)] for stage in ("MLE", "SeqGAN", "SeqGAN, reward constant")}
     return {
@@ -66,9 +70,10 @@ def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
     written = page.read_text()
     assert "| SeqGAN | 1.000 +- 0.000 | 4.000 +- 0.000 | 0.620 +- 0.010 |" in written
     assert "| real texts |  |  | 0.600 +- 0.000 |" in written
-    gain = "| SeqGAN | 0.1200 +- 0.0100 (p = 0.002) | -0.0020 +- 0.0010 (p = 0.07) | 0.0020 +- 0.0010 (p = 0.07) |"
+    gain = "| SeqGAN | 0.1200 +- 0.0100 (p = 0.002) |  | -0.0020 +- 0.0010 (p = 0.07) | 0.0020 +- 0.0010 (p = 0.07) |"
     assert gain in written
-    assert "| SeqGAN, reward constant | 0.1200 +- 0.0100 (p = 0.002) |  |  |  |" in written
+    over_it = "0.0487 +- 0.0101 (p = 0.01)"
+    assert f"| SeqGAN, reward constant | 0.0713 +- 0.0012 (p = 9e-05) | {over_it} |  |  |  |" in written
     assert "- poem 1 (0.50)\n  - nearest: real one" in written and "poem 2" not in written
     assert "3 seeds. CPU minutes: maximum likelihood 1.0 +- 0.0, the game 2.0 +- 0.0. AUC of D" in written
     assert (results / "poems.png").stat().st_size > 10_000 and not (results / "music.png").exists()
@@ -80,8 +85,8 @@ def test_what_else_the_paper_compares_has_its_column():
     runs = {seed: finished(seed) for seed in (1, 2)}
     task = dataclasses.replace(real_data_study.TASKS["poems"], also=("copied",))
     table = real_data_study.gains_table(task, runs)
-    assert "| bleu2 over MLE | copied over MLE | self_bleu2 over MLE of equal bleu2 |" in table
-    assert "| SeqGAN, reward constant | 0.1150 +- 0.0071 (p = 0.03) | 0.0000 +- 0.0000 |  |  |  |" in table
+    columns = "| bleu2 over MLE | copied over MLE | bleu2 of SeqGAN over it | self_bleu2 over MLE of equal bleu2 |"
+    assert columns in table and "| 0.1150 +- 0.0071 (p = 0.03) | 0.0000 +- 0.0000 |  |" in table
 
 
 def test_of_speeches_the_nearest_that_may_be_quoted_stands_beside_the_likeness_to_the_nearest_of_all(tmp_path):
@@ -90,17 +95,36 @@ def test_of_speeches_the_nearest_that_may_be_quoted_stands_beside_the_likeness_t
     pairs = [{"sample": "all of us can", "nearest": "all of us can"}, {"sample": "we do", "nearest": "they do"}]
     said = real_data_study.quotable(pairs, "free", tmp_path)
     assert said[0]["likeness"] == 1.0 and said[1]["likeness"] == pytest.approx(2 * 1 / (3 + 3))
-    assert said[0]["nearest"].startswith("all of us") and len(said[0]["nearest"].split()) == real_data_study.NUM_READ
+    assert said[0]["sample"] == "(left out)" and said[0]["nearest"].startswith("all of us")
+    assert len(said[0]["nearest"].split()) == real_data_study.NUM_READ
     assert said[1]["nearest"] == "we can do it"
-    assert real_data_study.quotable(pairs[:1], "", tmp_path) == [{"sample": "all of us can", "likeness": 1.0}]
+    assert real_data_study.quotable(pairs[1:], "", tmp_path) == [{"sample": "we do", "likeness": said[1]["likeness"]}]
     assert real_data_study.quotable(pairs[:1], "all", tmp_path)[0]["nearest"] == "all of us can"
 
 
-def test_a_matched_temperature_that_a_seed_lacks_is_said(tmp_path):
-    runs = {1: finished(1), 2: finished(2, matched=False)}
-    assert "MLE, matched" not in real_data_study.stages_table(runs | {1: finished(1)})
+def test_what_a_seed_lacks_is_said_and_the_others_are_shown(tmp_path):
+    runs = {seed: finished(seed, matched=seed > 1) for seed in (1, 2, 3)}
+    assert "| MLE, matched temperature (2 of 3 seeds) | 0.800 +- 0.000 |" in real_data_study.stages_table(runs)
     table = real_data_study.gains_table(real_data_study.TASKS["poems"], runs)
+    assert "| -0.0025 +- 0.0007 (p = 0.1), 2 of 3 seeds |" in table
+    table = real_data_study.gains_table(real_data_study.TASKS["poems"], {1: finished(1, matched=False)})
     assert "| no such temperature | no such temperature | no such temperature |" in table
+
+
+def test_a_seed_whose_samples_are_silent_does_not_hide_the_others(tmp_path):
+    runs = {seed: finished(seed) for seed in (1, 2)}
+    for point in (runs[1]["stages"]["SeqGAN"], runs[1]["stages"]["MLE"], runs[2]["stages"]["MLE"]):
+        point["mse_nearest"] = 5.0
+    task = dataclasses.replace(real_data_study.TASKS["poems"], also=("mse_nearest",))
+    assert "| 5.000 |" in real_data_study.stages_table(runs)
+    assert "| 0.0000, 1 of 2 seeds |" in real_data_study.gains_table(task, runs)
+    real_data_study.draw(task, runs, tmp_path / "music.png")
+
+
+def test_a_sample_that_quotes_what_may_not_be_quoted_is_left_out(tmp_path):
+    pairs = [{"sample": "1 2 3 4 5 6", "nearest": "1 2 3 4 5 7"}, {"sample": "9 8 1", "nearest": "1 2"}]
+    assert [pair["sample"] for pair in real_data_study.quotable(pairs, "", tmp_path)] == ["(left out)", "9 8 1"]
+    assert real_data_study.quotable(pairs, "all", tmp_path)[0]["sample"] == "1 2 3 4 5 6"
 
 
 def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_quoted(tmp_path, monkeypatch, capsys):
@@ -131,6 +155,10 @@ def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_
     [
         ([], "--data FOLDER is needed: where the data sets are. Or pass --page_only."),
         (
+            ["--data", "no", "--page", __file__, "--only", "poems"],
+            "no/quatrains5 has no train.txt: put the data set there, or leave it out by --only.",
+        ),
+        (
             ["--data", "here", "--page", "no.md"],
             "There is no page no.md to write the tables into. Pass one with their",
         ),
@@ -141,6 +169,13 @@ def test_what_a_study_needs_is_asked_for_before_it_begins(flags, message, monkey
     with pytest.raises(SystemExit):
         real_data_study.main()
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_seeds_on_other_texts_are_not_averaged(tmp_path):
+    for seed in (1, 2):
+        (tmp_path / f"poems_{seed}.json").write_text(json.dumps(finished(seed) | {"texts": f"digest {seed}"}))
+    with pytest.raises(ValueError, match=r"The seeds 1 and 2 of poems were run on different texts\. Remove"):
+        real_data_study.read(tmp_path)
 
 
 def test_seeds_with_other_settings_are_not_averaged(tmp_path):

@@ -63,7 +63,7 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     recipe("obama_speech")(["--sample", *quick])
     printed = capsys.readouterr().out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    of_samples = {"bleu2", "bleu3", "bleu4", "self_bleu3", "distinct2", "novelty3", "copied"}
+    of_samples = {"bleu2", "bleu3", "bleu4", "self_bleu3", "distinct2", "distinct_texts", "novelty3", "copied"}
     for stage in ("MLE", "MLE, best temperature", "SeqGAN"):
         assert set(metrics["stages"][stage]) == {"temperature", "nll", *of_samples}
         assert f"{metrics['stages'][stage]['nll']:.4f}" in printed
@@ -83,6 +83,17 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     assert not torch.equal(generator.lm_head.weight, saved.lm_head.weight)
     assert (tmp_path / "run" / "discriminator" / "config.json").is_file()
     assert (tmp_path / "run" / "curves.png").is_file() and (tmp_path / "run" / "quality_diversity.png").is_file()
+
+
+def test_the_rival_of_equal_quality_is_measured_and_not_guessed(quick, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("seqgan_hf.bench.temperature_where", lambda *where: asked.append(where) or 0.8)
+    recipe("image_coco")(["--sample", *quick, "--temperatures", "0.8"])
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    mle, after = metrics["curves"]["MLE"], metrics["stages"]["SeqGAN"]
+    assert asked == [(mle, "bleu4", after["bleu4"])]
+    measured = {name: value for name, value in mle[1].items() if name != "samples"}
+    assert metrics["stages"]["MLE, matched temperature"] == pytest.approx(measured)
 
 
 def test_controls_are_games_of_their_own_and_change_nothing_of_the_game(quick, tmp_path, capsys):
@@ -124,7 +135,7 @@ def test_poems_are_twenty_characters_without_anything_else(quick, tmp_path, caps
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
     assert tokenizer.eos_token is None and len(tokenizer(lines[0])["input_ids"]) == 20
     assert all(len(pair["sample"]) <= 20 for pair in pairs)
-    with pytest.raises(ValueError, match=r"The split `train` of .* has 0 texts of exactly 21 tokens, and at least 1"):
+    with pytest.raises(ValueError, match=r"The split `train` of .* has 0 texts of exactly 21 tokens, and at least 2"):
         recipe("chinese_poems")([*flags, *quick, "--max_completion_length", "21"])
 
 

@@ -1,10 +1,14 @@
 """The synthetic study: what is still to run, how games are compared with their rivals, and one real small run."""
 
+import fcntl
 import json
 import math
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -171,3 +175,39 @@ def test_a_control_without_the_networks_of_its_run_is_refused(tmp_path):
     message = f"modern_random takes the networks of modern, and {tmp_path} has none of seed 2. Make that run there."
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         synthetic_study.make("modern_random", 2, args)
+
+
+# ---- Stopped at will -----------------------------------------------------------------------------------------------
+
+STUDY = """
+import sys
+from pathlib import Path
+import studies
+work = Path(sys.argv[1])
+program = "import time, pathlib; pathlib.Path('began').touch(); time.sleep(600)"
+def make(run):
+    folder = studies.run_folder(work, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", f"import os; os.chdir({str(folder)!r}); {program}"]
+    studies.run_recipe(run[0], command, folder, False)
+print(studies.run_all([("run", 1), ("run", 2)], make, 1, work))
+"""
+
+
+def test_a_terminated_study_ends_what_it_began_and_begins_no_more(tmp_path):
+    begun = [tmp_path / "run" / f"seed_{seed}" / "began" for seed in (1, 2)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", STUDY, str(tmp_path)]
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    until = time.monotonic() + 60
+    while not begun[0].is_file():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    with pytest.raises(RuntimeError, match="one run is being run by another process, which holds"):
+        studies.run_recipe("one run", ["false"], begun[0].parent, False)
+    study.terminate()
+    said, _ = study.communicate(timeout=60)
+    assert study.returncode == 128 + signal.SIGTERM and "[" not in said
+    assert not begun[1].exists()
+    with open(begun[0].parent / "lock") as lock:  # its process is gone
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

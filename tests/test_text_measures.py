@@ -27,7 +27,8 @@ def test_samples_are_measured_against_each_other_held_out_and_training_texts():
     assert found["bleu2"] == found["bleu3"] == pytest.approx(2 / 3)
     assert (found["self_bleu2"], found["distinct2"]) == (1, 0.5), "of the first two"
     assert found["novelty2"] == pytest.approx(2 / 6) and found["copied"] == pytest.approx(2 / 3)
-    assert set(found) == {"bleu2", "bleu3", "self_bleu2", "distinct2", "novelty2", "copied"}
+    assert set(found) == {"bleu2", "bleu3", "self_bleu2", "distinct2", "distinct_texts", "novelty2", "copied"}
+    assert found["distinct_texts"] == 0.5 and measures.variety(["a b", "b c", "b c"])["distinct_texts"] == 1
     assert {SPEECH.quality, SPEECH.sameness} <= set(found)
 
 
@@ -54,6 +55,8 @@ def test_the_digest_names_what_samples_are_compared_to():
     }
     assert len(digests) == 4
     assert TextMeasures(SPEECH, ["a"], ["b"], 2).digest in digests
+    one, other = (TextMeasures(SPEECH, ["a"], texts, 2).digest for texts in (["b", "c"], ["c", "b"]))
+    assert one == other, "their order is no matter"
 
 
 def test_the_best_temperature_is_not_more_uniform_than_real_texts():
