@@ -110,6 +110,15 @@ def test_what_is_no_text_of_the_oracle_is_refused(wrong, error, message, tmp_pat
     measure.compute(predictions=IDS, model=oracle)
 
 
+def test_features_are_the_mean_of_the_last_hidden_states_over_all_tokens(encoder, tokenizer):
+    ids = tokenizer("we keep our word")["input_ids"]
+    encoder.eval()
+    with torch.no_grad():
+        states = encoder(input_ids=torch.tensor([ids])).last_hidden_state[0].double()
+    features = text_features(["we keep our word", "no"], encoder, tokenizer)
+    assert len(ids) > 2 and features[0] == pytest.approx(states.mean(dim=0).numpy(), abs=1e-6)
+
+
 def test_the_frechet_distance_is_that_of_the_matrix_root():
     generator = np.random.default_rng(0)
     first, second = (
