@@ -141,8 +141,8 @@ def full_facts(**changes):
 
 def variants():
     """Cards of every kind of pair."""
-    for tokenizer, prompts, reads_ids, adapter, remote in itertools.product(
-        [True, False], [0, 1, 2], *[[True, False]] * 3
+    for tokenizer, prompts, reads_ids, adapter, other_adapter, remote in itertools.product(
+        [True, False], [0, 1, 2], *[[True, False]] * 4
     ):
         yield full_facts(
             has_tokenizer=tokenizer,
@@ -151,6 +151,7 @@ def variants():
             discriminator_reads_ids=reads_ids,
             discriminator_reads_prompt=prompts > 0,
             is_adapter=adapter,
+            discriminator_is_adapter=other_adapter,
             generator=NetworkFacts("LSTMForCausalLM", needs_remote_code=remote),
             discriminator=NetworkFacts("TextCNNForSequenceClassification", needs_remote_code=remote),
             eos_token_id=2 if remote else None,
@@ -371,9 +372,8 @@ def test_cards_are_tidy_and_their_code_compiles(facts):
         assert "&#" not in block and "seqgan_hf" not in block
     remote = (facts.generator.needs_remote_code, facts.discriminator.needs_remote_code)
     for block, needed in ((blocks[0], remote[0]), (blocks[-2], remote[0]), (blocks[-1], remote[1])):
-        assert block.count("trust_remote_code=True") == (
-            needed and block.count("from_pretrained") + block.count("pipeline(")
-        )
+        running_code = re.findall(r"Auto\w+\.from_pretrained|pipeline\(", block)
+        assert block.count("trust_remote_code=True") == (needed and len(running_code))
 
 
 def test_sections_without_facts_disappear():

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import BOS, EOS
 from datasets import Dataset
 from test_trainer import config, moved, play, texts, weights
 from transformers import GenerationConfig
 
 from seqgan_hf import LikelihoodRatioForSequenceClassification, SeqGANTrainer
+from seqgan_hf.completions import Completions
 from seqgan_hf.discriminator import area_under_curve
-from seqgan_hf.loading import load_generator
+from seqgan_hf.loading import load_discriminator, load_generator
+from seqgan_hf.samples import load_saved_discriminator
 
 
 def auc_of_card(trainer):
@@ -102,6 +105,38 @@ def test_adapters_resume_exactly_with_the_discriminators(tiny_model, tmp_path):
         plain = name.replace(".base_layer", "").replace(".original_module", "")
         if plain in base:
             assert torch.equal(value, base[plain]), name
+
+
+@pytest.mark.parametrize("pad_token_id", [None])
+def test_an_adapter_on_a_discriminator_without_padding_loads_as_its_card_says(
+    pad_token_id, tiny_model, tmp_path, monkeypatch, capsys
+):
+    """All pad with EOS, as GPT-2 does, and the discriminator takes the last token before padding for the end."""
+    peft = pytest.importorskip("peft")
+    base, generator = tiny_model("gpt2_classifier"), tiny_model("gpt2")
+    base.config.pad_token_id = pad_token_id
+    base.save_pretrained(tmp_path / "base")
+    generator.config.pad_token_id = None
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn"], init_lora_weights=False)
+    judge = load_discriminator(str(tmp_path / "base"), lora)
+    trainer = play(generator, judge, config(tmp_path, save_strategy="steps", save_steps=1))
+    trainer.save_model()
+    rows = [{"prompt_ids": [BOS], "completion_ids": ids} for ids in ([4, 5, 6, EOS], [4, 5, 6], [7, 8, 9, 7, 8, 9])]
+    some = Completions.collate(rows, EOS)
+    scores = trainer.discriminator.score(some)
+    assert scores[0] != scores[1]
+    saved = load_saved_discriminator(str(tmp_path / "run"), "discriminator", trainer.model, None, trainer.text_format)
+    torch.testing.assert_close(saved.score(some), scores)
+    again = SeqGANTrainer(
+        generator, load_discriminator(str(tmp_path / "base"), lora), trainer.args, train_dataset=texts()
+    )
+    again.train(resume_from_checkpoint=True)
+    torch.testing.assert_close(again.discriminator.score(some), scores)
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"^```python\n([^`]*AutoModelForSequenceClassification[^`]*)^```$", card, re.MULTILINE)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert float(capsys.readouterr().out.split("=")[1]) == pytest.approx(scores[0].sigmoid().item(), rel=1e-4)
 
 
 def test_conversations_play_and_their_card_says_so(tokenizer, tiny_model, tmp_path):
