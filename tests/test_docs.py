@@ -67,7 +67,8 @@ def _keep_small(config_class: type) -> None:
     @functools.wraps(make)
     def make_small(self, *args, **kwargs):
         sizes = {name: kwargs.get(name, default) for name, default in defaults.items()}
-        make(self, *args, **{**kwargs, **{name: min(size, SIZES[name]) for name, size in sizes.items()}})
+        small = {name: size if size is None else min(size, SIZES[name]) for name, size in sizes.items()}
+        make(self, *args, **{**kwargs, **small})
 
     config_class.__init__ = make_small
 
