@@ -6,8 +6,8 @@ Fine-tune a language model on Barack Obama's speeches against a discriminator (S
     accelerate launch recipes/obama_speech.py --from_scratch    # the paper's LSTM and CNN
     accelerate launch recipes/obama_speech.py my_run.yaml --max_steps 100
 
-By default the paper's corpus is read; `--dataset_name` takes any other, for example
-`--dataset_name jsulz/state-of-the-union-addresses --text_column NAME --keep_rows "potus=Barack Obama"
+By default the file that the paper used is asked for; if it is gone, pass `--dataset_name`. That takes any other texts,
+for example `--dataset_name jsulz/state-of-the-union-addresses --text_column NAME --keep_rows "potus=Barack Obama"
 --split_paragraphs`, whose rows are whole addresses.
 All flags: --help. The presets are the YAML files in recipes/configs/obama_speech.
 """
