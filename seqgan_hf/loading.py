@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import constants, file_exists, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import (
@@ -21,7 +27,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import find_adapter_config_file, is_peft_available, logging
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, find_adapter_config_file, is_peft_available, logging
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
 from .hub import first_line
@@ -36,8 +42,10 @@ _NO_SAFETENSORS = (
     "adapter_model.safetensors",
 )
 _WHERE = ("cache_dir", "revision", "subfolder", "token")
+# The first of whatever transformers saves; the others are of old repositories.
 _TOKENIZER_FILES = (
     "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt",
+    "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "bpe.codes", "prophetnet.tokenizer",
 )  # fmt: skip
 # Of layers as a whole (OPT), of what a sum adds to (stochastic depth), and a short form (GPT).
 _DROPPED = ("layerdrop", "drop_prob", "pdrop")
@@ -48,7 +56,8 @@ def _explained(what: str, name: str) -> Iterator[None]:
     """Say what could not be had, and what can be done, when the Hub or a path fails."""
     try:
         yield
-    except (OSError, DatasetsError) as error:  # whatever transformers, datasets and huggingface_hub raise in loading
+    # Whatever transformers, datasets and huggingface_hub raise in loading.
+    except (OSError, DatasetsError, HFValidationError, HTTPError) as error:
         causes = _causes(error)
         # `datasets` cuts the chain of causes, and leaves its words alone.
         not_found = any(isinstance(cause, DatasetNotFoundError) for cause in causes)
@@ -366,17 +375,23 @@ def load_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
         `PreTrainedTokenizerBase`
 
     Raises:
-        OSError: If it can be had neither locally nor from the Hub.
+        OSError: If it can be had neither locally nor from the Hub, or the model was saved without one.
     """
+    where = _picked(kwargs, _WHERE)
     with _explained(f"the tokenizer of `{name_or_path}`", name_or_path):
-        return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        # `AutoTokenizer` would make up an empty one for some models, and raise for others.
+        is_missing = not _any_saved(name_or_path, _TOKENIZER_FILES, where)
+        if not (is_missing and _any_saved(name_or_path, (CONFIG_NAME, ADAPTER_CONFIG_NAME), where)):
+            return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    raise OSError(
+        f"Could not load the tokenizer of `{name_or_path}`: the model was saved without one. Save it there by "
+        "`tokenizer.save_pretrained`, or pass one that you have loaded."
+    )
 
 
 def find_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase | None:
     """
     Load the tokenizer that was saved with a model, if there is one.
-
-    Without its files `AutoTokenizer` would make up an empty one for some models, and fail for others.
 
     Args:
         name_or_path (`str`): Hub id or local path of the model.
@@ -388,7 +403,8 @@ def find_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase 
     where = _picked(kwargs, _WHERE)
     if not any(is_saved(name_or_path, filename, **where) for filename in _TOKENIZER_FILES):
         return None
-    return load_tokenizer(name_or_path, **kwargs)
+    with _explained(f"the tokenizer of `{name_or_path}`", name_or_path):
+        return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
 
 
 def is_saved(name_or_path: str, filename: str, **kwargs: Any) -> bool:
@@ -406,15 +422,27 @@ def is_saved(name_or_path: str, filename: str, **kwargs: Any) -> bool:
     Raises:
         OSError: If the Hub has to be asked and does not answer: nobody knows then.
     """
-    place = f"{kwargs['subfolder']}/{filename}" if kwargs.get("subfolder") else filename
+    with _explained(f"`{_place(filename, kwargs)}` of `{name_or_path}`", name_or_path):
+        return _any_saved(name_or_path, (filename,), kwargs)
+
+
+def _any_saved(name_or_path: str, filenames: Sequence[str], where: Mapping[str, Any]) -> bool:
+    places = [_place(filename, where) for filename in filenames]
     if Path(name_or_path).is_dir():
-        return (Path(name_or_path) / place).is_file()
-    revision = kwargs.get("revision")
-    with _explained(f"`{place}` of `{name_or_path}`", name_or_path):
-        cached = try_to_load_from_cache(name_or_path, place, kwargs.get("cache_dir"), revision)
-        if isinstance(cached, str) or constants.HF_HUB_OFFLINE:
-            return isinstance(cached, str)
-        return file_exists(name_or_path, place, revision=revision, token=kwargs.get("token"))
+        return any((Path(name_or_path) / place).is_file() for place in places)
+    return any(_is_on_hub(name_or_path, place, where) for place in places)
+
+
+def _is_on_hub(name: str, place: str, where: Mapping[str, Any]) -> bool:
+    revision = where.get("revision")
+    cached = try_to_load_from_cache(name, place, where.get("cache_dir"), revision)
+    if isinstance(cached, str) or constants.HF_HUB_OFFLINE:
+        return isinstance(cached, str)
+    return file_exists(name, place, revision=revision, token=where.get("token"))
+
+
+def _place(filename: str, where: Mapping[str, Any]) -> str:
+    return f"{where['subfolder']}/{filename}" if where.get("subfolder") else filename
 
 
 def load_texts(

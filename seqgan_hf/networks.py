@@ -13,7 +13,7 @@ from transformers.utils import is_bitsandbytes_available, is_peft_available
 from .arguments import TextRecipeArguments
 from .config import SeqGANConfig
 from .corpora import all_strings
-from .loading import hub_arguments, load_discriminator, load_generator, load_tokenizer
+from .loading import find_tokenizer, hub_arguments, load_discriminator, load_generator, load_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM
 from .processes import from_first
 from .tokenization import train_tokenizer
@@ -56,7 +56,7 @@ def load_networks(
         `Networks`
 
     Raises:
-        OSError: If a model can be had neither locally nor from the Hub.
+        OSError: If a model can be had neither locally nor from the Hub, or the generator has no tokenizer.
     """
     if not args.from_scratch:
         name, other_name = args.model_name_or_path, args.discriminator_name_or_path
@@ -67,7 +67,7 @@ def load_networks(
             load_generator(name, adapter(args, "CAUSAL_LM"), **loading),
             load_tokenizer(name, **hub_arguments(loading)),
             load_discriminator(other_name, adapter(args, "SEQ_CLS"), **other_loading),
-            load_tokenizer(other_name, **hub_arguments(other_loading)),
+            find_tokenizer(other_name, **hub_arguments(other_loading)),
             loading,
         )
     known = itertools.chain(alphabet, all_strings(texts))

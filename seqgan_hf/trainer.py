@@ -26,10 +26,10 @@ from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
 from .loading import (
+    find_tokenizer,
     hub_arguments,
     load_discriminator,
     load_generator,
-    load_tokenizer,
     require_discriminator,
     require_generator,
     require_tokenizer,
@@ -77,9 +77,9 @@ class SeqGANTrainer(PublishedPairTrainer):
             `messages`, for the chat template; or `input_ids`.
         eval_dataset (`Dataset` or `IterableDataset`, *optional*): Held-out texts in the same form.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer; loaded along where `model` is
-            a name. Rows of `input_ids` need none.
+            a name and has one beside it. Rows of `input_ids` need none.
         discriminator_processing_class (`PreTrainedTokenizerBase`, *optional*): The discriminator's own; loaded along
-            where `discriminator` is a name. `None`: it reads the generator's token ids.
+            where `discriminator` is a name and has one beside it. `None`: it reads the generator's token ids.
         peft_config (`PeftConfig`, *optional*): Train an adapter of the generator instead of the whole. The reference of
             the KL term is then the generator without it.
         discriminator_peft_config (`PeftConfig`, *optional*): The same for the discriminator, with task type `SEQ_CLS`.
@@ -123,19 +123,19 @@ class SeqGANTrainer(PublishedPairTrainer):
         require_tokenizer(discriminator_processing_class, "discriminator_processing_class")
         self._is_chat = is_conversational(train_dataset)
         set_seed(args.seed)  # new heads and adapters are drawn below
-        if processing_class is None and isinstance(model, str):
-            processing_class = load_tokenizer(model, **hub_arguments(args.init_kwargs("model")))
-        if discriminator_processing_class is None and isinstance(discriminator, str):
-            discriminator_processing_class = load_tokenizer(
-                discriminator, **hub_arguments(args.init_kwargs("discriminator"))
-            )
         generator = load_generator(model, peft_config, **args.init_kwargs("model"))
         require_generator(generator)
+        if processing_class is None and isinstance(model, str):
+            processing_class = find_tokenizer(model, **hub_arguments(args.init_kwargs("model")))
         if args.disable_dropout:
             switch_off_dropout(generator)
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
         judge = load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator"))
         require_discriminator(judge)
+        if discriminator_processing_class is None and isinstance(discriminator, str):
+            discriminator_processing_class = find_tokenizer(
+                discriminator, **hub_arguments(args.init_kwargs("discriminator"))
+            )
         self.discriminator = self._make_discriminator(
             on_device(judge, args),
             generator_processing_class=processing_class,

@@ -7,6 +7,7 @@ import torch
 from conftest import SENTENCES
 
 from seqgan_hf.loading import (
+    find_tokenizer,
     load_discriminator,
     load_generator,
     load_texts,
@@ -48,6 +49,9 @@ def test_streaming_gives_the_same_texts(tmp_path):
         (lambda: load_generator("nobody/nothing"), "the generator `nobody/nothing`"),
         (lambda: load_discriminator("nobody/nothing"), "the discriminator `nobody/nothing`"),
         (lambda: load_tokenizer("nobody/nothing"), "the tokenizer of `nobody/nothing`"),
+        (lambda: load_tokenizer("/nowhere/model"), "the tokenizer of `/nowhere/model`"),
+        (lambda: find_tokenizer("nobody/nothing"), "`tokenizer_config.json` of `nobody/nothing`"),
+        (lambda: find_tokenizer("/nowhere/model"), "`tokenizer_config.json` of `/nowhere/model`"),
         (lambda: load_texts("nobody/nothing"), "the dataset `nobody/nothing`"),
         (lambda: load_texts("/nowhere/speech.txt"), "the dataset `/nowhere/speech.txt`"),
         (
@@ -60,6 +64,25 @@ def test_an_unreachable_hub_is_explained(call, what, unreachable_hub):
     with pytest.raises(OSError, match=re.escape(f"Could not load {what}: it is neither a local path nor")) as error:
         call()
     assert "give a local path, or run a recipe with `--sample`, which needs no network." in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lstm", "bert", "adapter"])
+def test_no_tokenizer_is_made_up_for_a_model_that_was_saved_without_one(name, tiny_model, tmp_path):
+    """`AutoTokenizer` made up an empty one from BERT's config.json, and raised a long ValueError for an LSTM."""
+    if name == "adapter":
+        peft = pytest.importorskip("peft")
+        adapter = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"])
+        load_generator(tiny_model("llama"), adapter).save_pretrained(tmp_path / "model")
+    else:
+        tiny_model(name).save_pretrained(tmp_path / "model")
+    for place, where in ((tmp_path / "model", {}), (tmp_path, {"subfolder": "model"})):
+        assert find_tokenizer(str(place), **where) is None
+        message = (
+            f"Could not load the tokenizer of `{place}`: the model was saved without one. Save it there by "
+            "`tokenizer.save_pretrained`, or pass one that you have loaded."
+        )
+        with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
+            load_tokenizer(str(place), **where)
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapter"])

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from conftest import BOS, DISCRIMINATORS, EOS, GENERATORS, PAD, SENTENCES, SPECIAL, VOCAB_SIZE, short_of_memory
 from datasets import Dataset
-from transformers import OPTConfig, OPTForCausalLM
+from transformers import BertConfig, BertForSequenceClassification, OPTConfig, OPTForCausalLM
 
 from seqgan_hf import (
     LikelihoodRatioForSequenceClassification,
@@ -599,6 +599,40 @@ def test_a_name_or_path_stands_for_model_and_tokenizer(tiny_model, tokenizer, tm
     assert trainer.discriminator.processing_class is None  # the same vocabulary: ids are read as they are
 
 
+@pytest.mark.parametrize("name", ["lstm", "llama"])
+def test_names_without_a_tokenizer_are_networks_of_ids(name, tiny_model, tmp_path):
+    """From config.json alone, `AutoTokenizer` made up an empty tokenizer for a BERT, and raised for an LSTM."""
+    tiny_model(name).save_pretrained(tmp_path / "generator")
+    tiny_model("bert").save_pretrained(tmp_path / "judge")
+    trainer = play(str(tmp_path / "generator"), str(tmp_path / "judge"), config(tmp_path))
+    assert trainer.processing_class is None and trainer.discriminator.processing_class is None
+    instances = play(tiny_model(name), tiny_model("bert"), config(tmp_path))
+    assert not moved(weights(instances.model), trainer.model)
+    assert not moved(weights(instances.discriminator.model), trainer.discriminator.model)
+
+
+def test_a_discriminator_saved_without_a_tokenizer_reads_the_generators_ids(tokenizer, tmp_path):
+    generator = LSTMForCausalLM(LSTMConfig(vocab_size=len(tokenizer)))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "judge")
+    texts_ = Dataset.from_dict({"text": SENTENCES})
+    trainer = play(generator, str(tmp_path / "judge"), config(tmp_path), texts_, processing_class=tokenizer)
+    assert trainer.discriminator.processing_class is None
+
+
+def test_texts_for_a_generator_saved_without_a_tokenizer_are_refused(tiny_model, tmp_path):
+    tiny_model("lstm").save_pretrained(tmp_path / "generator")
+    message = "`train_dataset` holds text, so the generator's tokenizer must be passed as `processing_class`."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SeqGANTrainer(
+            str(tmp_path / "generator"),
+            tiny_model("cnn"),
+            config(tmp_path),
+            train_dataset=Dataset.from_dict({"text": SENTENCES}),
+        )
+
+
 def test_an_adapter_trains_and_the_base_stays(tiny_model, tmp_path):
     from peft import LoraConfig
 
@@ -807,7 +841,7 @@ def test_a_dataset_of_another_kind_is_named(tiny_model, tmp_path):
 
 def test_a_name_that_cannot_be_had_is_explained(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    message = "Could not load the tokenizer of `nobody/nothing`: it is neither a local path nor could it be had"
+    message = "Could not load the generator `nobody/nothing`: it is neither a local path nor could it be had"
     with pytest.raises(OSError, match=message) as error:
         SeqGANTrainer("nobody/nothing", tiny_model("cnn"), config(tmp_path), train_dataset=texts())
     assert "run a recipe with `--sample`" in str(error.value)
