@@ -61,6 +61,11 @@ class Discriminator:
 
     Raises:
         ValueError: If the model has not two labels, or cannot read what the generator writes.
+
+    Attributes:
+        pad_token_id (`int`): Its padding token. One that the generator may write as a word, such as EOS, is replaced
+            where the model reads up to it.
+        pads_anew (`bool`): Whether it replaces another that the model came with.
     """
 
     def __init__(
@@ -110,18 +115,22 @@ class Discriminator:
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
         model.config.id2label = dict(LABELS)
         model.config.label2id = {label: index for index, label in LABELS.items()}
+        before = model.config.pad_token_id
+        is_a_word = before is not None and before < generator_vocab_size and (before != pad_token_id or pad_is_a_token)
+        hides_a_token = is_a_word and not reads_generator
         if self.processing_class is not None:
             self.processing_class = _ready_for_batches(self.processing_class, reads_prompt)
             model.config.pad_token_id = self.processing_class.pad_token_id
-        elif model.config.pad_token_id is None:
+        elif before is None or (hides_a_token and _reads_up_to_padding(model)):
             _give_padding_token(model, generator_vocab_size if pad_is_a_token else pad_token_id)
-        elif pad_token_id != model.config.pad_token_id < generator_vocab_size and not reads_generator:
+        elif hides_a_token and before != pad_token_id:
             logger.warning(
                 f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
                 f"word; the generator pads with {pad_token_id}. Some classifiers take their positions from it. Set "
                 "`discriminator.config.pad_token_id` to the generator's to silence this."
             )
         self.pad_token_id: int = model.config.pad_token_id
+        self.pads_anew = before not in (None, self.pad_token_id)
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
         self.optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -555,6 +564,22 @@ def _num_rows(model: PreTrainedModel) -> int:
     """Return how many token ids a model's embedding has a row for, also where an adapter wraps it."""
     weight: Any = model.get_input_embeddings().weight
     return int(weight.shape[0])
+
+
+def _reads_up_to_padding(model: PreTrainedModel) -> bool:
+    """
+    Tell whether a model takes its padding token for the end of a text, as classifiers on decoders do: told another one,
+    it gives other logits for a text that ends in that token. The mask says here that nothing is padding.
+    """
+    padding = model.config.pad_token_id
+    word, other = [token for token in range(3) if token != padding][:2]
+    ids = torch.tensor([[word, padding]], device=model.device)
+    logits = []
+    with torch.inference_mode(), dropout_off(model):
+        for told in (other, padding):
+            model.config.pad_token_id = told
+            logits.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits)
+    return not torch.equal(*logits)
 
 
 def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:

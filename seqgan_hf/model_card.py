@@ -76,6 +76,7 @@ class CardFacts:
         discriminator_reads_generator (`bool`): Whether it reads the generator beside the text, and so is nothing alone.
         is_adapter (`bool`): Whether the generator's files are those of a PEFT adapter alone.
         discriminator_is_adapter (`bool`): Whether the discriminator's are.
+        discriminator_pads_anew (`bool`): Whether it had another padding token than the model that it was made from.
         dataset (`str`, *optional*): `owner/name` on the Hub, or a description that may be public.
         dataset_config, dataset_split, dataset_revision (`str`, *optional*): Of the texts that `stages` were measured on.
         settings (`Mapping`): The game's, by field name. Paths, names and arguments of loading are left out.
@@ -111,6 +112,7 @@ class CardFacts:
     discriminator_reads_generator: bool = False
     is_adapter: bool = False
     discriminator_is_adapter: bool = False
+    discriminator_pads_anew: bool = False
     dataset: str | None = None
     dataset_config: str | None = None
     dataset_split: str | None = None

@@ -180,6 +180,7 @@ class PublishedPairTrainer(PairTrainer):
             "discriminator_reads_generator": bool(getattr(game.model.config, "reads_generator", ())),
             "is_adapter": is_adapter(generator),
             "discriminator_is_adapter": is_adapter(game.model),
+            "discriminator_pads_anew": game.pads_anew,
             "settings": game_settings(self.args),
             "num_updates": self._updates_of_best or self.state.global_step,
             # With a gate, not every set was learned from.

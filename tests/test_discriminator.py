@@ -1,3 +1,4 @@
+import logging
 import re
 
 import pytest
@@ -171,6 +172,35 @@ def test_the_last_eos_is_read_even_where_it_is_also_the_padding():
     assert judge.score(with_eos) != judge.score(without)
     shared = judge.score(texts([5, 6, EOS], [5, 6, 7, 8, 9]))[0]
     torch.testing.assert_close(judge.score(with_eos)[0], shared)
+
+
+@pytest.mark.parametrize("pads_with_eos", [True, False])
+def test_a_classifier_that_came_with_eos_as_padding_reads_eos(pads_with_eos, caplog):
+    """As if it had none: else a text that ends and one that was cut there are the same to it."""
+    model = GPT2ForSequenceClassification(
+        GPT2Config(
+            vocab_size=VOCAB_SIZE, n_embd=16, n_layer=1, n_head=2, pad_token_id=EOS, eos_token_id=EOS, bos_token_id=EOS
+        )
+    )
+    model.train()
+    pad = EOS if pads_with_eos else PAD
+    logging.getLogger("transformers").propagate = True
+    judge = discriminator(model, pad_token_id=pad, pad_is_a_token=pads_with_eos)
+    assert model.training and judge.pads_anew and "The discriminator pads with token" not in caplog.text
+    assert model.config.pad_token_id == (VOCAB_SIZE if pads_with_eos else PAD)
+    with_eos = judge.score(texts([5, 6, EOS]))
+    assert with_eos != judge.score(texts([5, 6]))
+    torch.testing.assert_close(judge.score(texts([5, 6, EOS], [5, 6, 7, 8, 9]))[:1], with_eos)
+
+
+def test_a_classifier_that_is_told_the_end_by_the_mask_keeps_its_padding_token(tiny_model, caplog):
+    model = tiny_model("bert")
+    model.config.pad_token_id = EOS
+    logging.getLogger("transformers").propagate = True
+    judge = discriminator(model, pad_token_id=EOS, pad_is_a_token=True)
+    assert not judge.pads_anew and model.get_input_embeddings().num_embeddings == VOCAB_SIZE and not caplog.text
+    discriminator(model)
+    assert "The discriminator pads with token 2, which the generator may write as a word" in caplog.text
 
 
 @pytest.mark.parametrize("adapted", [["c_attn"], ["c_attn", "wte"]], ids=["", "embedding"])

@@ -296,6 +296,13 @@ def test_an_adapter_is_filed_under_peft(tmp_path):
     assert 'adapter_kwargs={"subfolder": "discriminator"}' in card
 
 
+def test_an_adapter_whose_model_pads_otherwise_is_loaded_without_its_padding():
+    pad = "pad_token_id=None,"
+    settings = {"discriminator_is_adapter": True, "discriminator_reads_ids": True}
+    assert pad in render_model_card(full_facts(**settings, discriminator_pads_anew=True))
+    assert pad not in render_model_card(full_facts(**settings))
+
+
 def test_networks_from_scratch_have_no_base_model(tmp_path):
     data = metadata(render_model_card(minimal_facts()), tmp_path).to_dict()
     assert set(data) == {"library_name", "pipeline_tag", "tags"}

@@ -107,7 +107,7 @@ def test_adapters_resume_exactly_with_the_discriminators(tiny_model, tmp_path):
             assert torch.equal(value, base[plain]), name
 
 
-@pytest.mark.parametrize("pad_token_id", [None])
+@pytest.mark.parametrize("pad_token_id", [None, EOS])
 def test_an_adapter_on_a_discriminator_without_padding_loads_as_its_card_says(
     pad_token_id, tiny_model, tmp_path, monkeypatch, capsys
 ):
