@@ -47,7 +47,9 @@ class Discriminator:
             start token, which says nothing.
         pad_token_id (`int`): The generator's padding token.
         pad_is_a_token (`bool`): Whether that token may stand in a text, too.
-        generator_vocab_size (`int`): The ids that the generator can write.
+        generator_vocab_size (`int`): The ids that the generator can write: the rows of its embedding. Those beyond its
+            tokenizer stand for no text; where the discriminator's embedding has fewer of them, it gets as many, or, as
+            an adapter or a reader of the generator, refuses a text that has one.
         loss (`str`): `cross_entropy` or `pairwise`; see [`discriminator_loss`].
         learning_rate (`float`): Of AdamW, constant.
         weight_decay (`float`): Of AdamW.
@@ -92,10 +94,9 @@ class Discriminator:
                 "with `num_labels=2`."
             )
         self.model = model
-        vocab_size = _num_rows(model)
         self.generator_processing_class = generator_processing_class
         self.processing_class = _own_tokenizer(
-            vocab_size, generator_processing_class, processing_class, generator_vocab_size
+            _num_rows(model), generator_processing_class, processing_class, generator_vocab_size
         )
         reads_generator = bool(getattr(model.config, "reads_generator", ()))
         if self.processing_class is not None and (reads_generator or learns_prefixes):
@@ -115,6 +116,13 @@ class Discriminator:
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
         model.config.id2label = dict(LABELS)
         model.config.label2id = {label: index for index, label in LABELS.items()}
+        self._known_ids: int | None = None
+        if self.processing_class is None and _num_rows(model) < generator_vocab_size:
+            if reads_generator or _is_adapter(model):
+                self._known_ids = _num_rows(model)
+            else:
+                logger.info(f"The discriminator's embedding gets {generator_vocab_size} rows, as the generator's has.")
+                model.resize_token_embeddings(generator_vocab_size, mean_resizing=False)
         before = model.config.pad_token_id
         is_a_word = before is not None and before < generator_vocab_size and (before != pad_token_id or pad_is_a_token)
         hides_a_token = is_a_word and not reads_generator
@@ -157,6 +165,7 @@ class Discriminator:
         """
         if self.processing_class is None:
             ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
+            self._check_known(ids, mask)
             inputs = {"input_ids": ids, "attention_mask": mask}
             wanted = getattr(self.model.config, "reads_generator", ())
             if wanted and self.read_generator is not None:
@@ -178,6 +187,15 @@ class Discriminator:
                 "Lower `max_completion_length`, or take a discriminator with a longer context, to silence this."
             )
         return {name: tensor.to(self.device) for name, tensor in encoded.items()}
+
+    def _check_known(self, ids: torch.Tensor, mask: torch.Tensor) -> None:
+        if self._known_ids is None or not bool((unknown := (ids >= self._known_ids) & mask.bool()).any()):
+            return
+        raise ValueError(
+            f"A text has token {ids[unknown][0].item()}, which stands for nothing in the generator's tokenizer, and the "
+            f"discriminator's embedding has {self._known_ids} rows. Pass a discriminator with as many rows as the "
+            "generator, or train it whole and not as an adapter, so that it gets them."
+        )
 
     def decode(self, texts: Completions) -> list[str]:
         """Return the texts as strings, without special tokens (or as numbers, where there is no tokenizer)."""
@@ -438,7 +456,7 @@ class Discriminator:
 
     def load(self, directory: str | Path) -> None:
         """Read weights that [`save`] wrote, for the model in place."""
-        if hasattr(self.model, "get_base_model"):
+        if _is_adapter(self.model):
             from peft import load_peft_weights, set_peft_model_state_dict
 
             set_peft_model_state_dict(self.model, load_peft_weights(str(directory), device=str(self.device)))
@@ -520,7 +538,7 @@ def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizer
 
 
 def _own_tokenizer(
-    vocab_size: int,
+    num_rows: int,
     generator_tokenizer: PreTrainedTokenizerBase | None,
     own_tokenizer: PreTrainedTokenizerBase | None,
     generator_vocab_size: int,
@@ -531,16 +549,22 @@ def _own_tokenizer(
             "The discriminator has a tokenizer of its own, so the generator's texts must be decoded for it, but the "
             "generator has none. Pass the generator's tokenizer as `processing_class`."
         )
-    if (
-        own_tokenizer is not None
-        and generator_tokenizer is not None
-        and own_tokenizer.get_vocab() != generator_tokenizer.get_vocab()
-    ):
-        return own_tokenizer
-    if vocab_size < generator_vocab_size:
+    num_tokens = generator_vocab_size
+    if generator_tokenizer is not None:
+        vocabulary = generator_tokenizer.get_vocab()
+        if own_tokenizer is not None and own_tokenizer.get_vocab() != vocabulary:
+            return own_tokenizer
+        # Embeddings have rows to spare, and not as many in each model of a family.
+        num_tokens = min(max(vocabulary.values()) + 1, generator_vocab_size)
+    if num_rows < num_tokens and own_tokenizer is not None:
         raise ValueError(
-            f"The discriminator would read the generator's token ids, but it knows {vocab_size} tokens and the generator "
-            f"writes {generator_vocab_size}. Pass the discriminator's own tokenizer as `discriminator_processing_class`, "
+            f"The discriminator has the generator's tokenizer, of {num_tokens} tokens, and an embedding of {num_rows} "
+            f"rows. Call `discriminator.resize_token_embeddings({num_tokens})`."
+        )
+    if num_rows < num_tokens:
+        raise ValueError(
+            f"The discriminator would read the generator's token ids, but it knows {num_rows} tokens and the generator "
+            f"writes {num_tokens}. Pass the discriminator's own tokenizer as `discriminator_processing_class`, "
             "so that texts are re-encoded, or a discriminator with the generator's vocabulary."
         )
     return None
@@ -558,6 +582,10 @@ def _ready_for_batches(tokenizer: PreTrainedTokenizerBase, reads_prompt: bool) -
     if reads_prompt:
         tokenizer.truncation_side = "left"
     return tokenizer
+
+
+def _is_adapter(model: nn.Module) -> bool:
+    return hasattr(model, "get_base_model")
 
 
 def _num_rows(model: PreTrainedModel) -> int:
@@ -590,7 +618,7 @@ def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:
     generator cannot write. A whole model gets a row for it. The model below an adapter stays as it is, or what is
     saved of the adapter would not fit it again: padding is read there as the last row, and the mask hides it.
     """
-    if pad_token_id >= _num_rows(model) and hasattr(model, "get_base_model"):
+    if pad_token_id >= _num_rows(model) and _is_adapter(model):
         model.get_input_embeddings().register_forward_pre_hook(_read_padding_as_last_row)
     elif pad_token_id >= _num_rows(model):
         model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)

@@ -1,3 +1,4 @@
+import copy
 import logging
 import re
 
@@ -295,6 +296,56 @@ def test_a_smaller_vocabulary_is_refused(tiny_model):
     message = f"it knows {VOCAB_SIZE} tokens and the generator writes 500. Pass the discriminator's own tokenizer"
     with pytest.raises(ValueError, match=re.escape(message)):
         discriminator(tiny_model("cnn"), generator_vocab_size=500)
+
+
+def of_its_family(model, tokenizer, num_rows):
+    """A discriminator with the generator's tokenizer, of 280 tokens, beside a generator with an embedding of 300 rows."""
+    model.resize_token_embeddings(num_rows, mean_resizing=False)
+    return {
+        "model": model,
+        "generator_processing_class": tokenizer,
+        "processing_class": copy.deepcopy(tokenizer),
+        "generator_vocab_size": 300,
+    }
+
+
+@pytest.mark.parametrize("passed", [True, False], ids=["tokenizer", "none"])
+def test_a_smaller_model_of_one_family_reads_all_that_the_generator_can_write(passed, tokenizer, tiny_model, tmp_path):
+    """Qwen2.5 has embeddings of 151,936 rows (0.5B) and of 152,064 (7B), and one tokenizer."""
+    family = of_its_family(tiny_model("bert"), tokenizer, len(tokenizer))
+    judge = discriminator(**family | ({} if passed else {"processing_class": None}))
+    assert judge.processing_class is None and judge.model.config.vocab_size == 300
+    some = texts([270, 299, EOS], [270, EOS])
+    expected = judge.score(some)
+    judge.save(tmp_path)
+    again = discriminator(**family | {"model": load_discriminator(str(tmp_path))})
+    torch.testing.assert_close(again.score(some), expected)
+
+
+def test_an_adapter_of_a_smaller_model_refuses_what_stands_for_no_text(tokenizer, tiny_model):
+    peft = pytest.importorskip("peft")
+    family = of_its_family(tiny_model("gpt2_classifier"), tokenizer, 290)
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+    judge = discriminator(
+        **family | {"model": load_discriminator(family["model"], lora)}, pad_token_id=EOS, pad_is_a_token=True
+    )
+    assert judge.score(texts([270, 289, EOS], [270, EOS])).isfinite().all()
+    message = (
+        "A text has token 290, which stands for nothing in the generator's tokenizer, and the discriminator's embedding "
+        "has 290 rows. Pass a discriminator with as many rows as the generator, or train it whole and not as an adapter, "
+        "so that it gets them."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        judge.score(texts([270, 290, EOS], [270, EOS]))
+
+
+def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(tokenizer, tiny_model):
+    message = (
+        "The discriminator has the generator's tokenizer, of 280 tokens, and an embedding of 270 rows. Call "
+        "`discriminator.resize_token_embeddings(280)`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        discriminator(**of_its_family(tiny_model("bert"), tokenizer, 270))
 
 
 def test_texts_that_cannot_be_decoded_are_refused(tiny_model, tokenizer):
