@@ -38,6 +38,11 @@ class CheckpointError(OSError):
     """A checkpoint that could not be written. Those before it are as they were."""
 
 
+def folders_of_pair(folder: str | Path) -> tuple[Path, Path]:
+    """Return where the generator and where the discriminator of a pair lie that is saved in a folder."""
+    return Path(folder), Path(folder) / DISCRIMINATOR_FOLDER
+
+
 @contextlib.contextmanager
 def written_whole(checkpoint: Path) -> Iterator[Path]:
     """

@@ -11,9 +11,18 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from transformers.utils import is_bitsandbytes_available, is_peft_available
 
 from .arguments import TextRecipeArguments
+from .checkpoints import folders_of_pair
 from .config import SeqGANConfig
 from .corpora import all_strings
-from .loading import find_tokenizer, hub_arguments, load_discriminator, load_generator, load_tokenizer
+from .loading import (
+    base_folders,
+    find_tokenizer,
+    hub_arguments,
+    load_discriminator,
+    load_generator,
+    load_tokenizer,
+    require_bases_elsewhere,
+)
 from .models import LSTMConfig, LSTMForCausalLM
 from .processes import from_first
 from .tokenization import train_tokenizer
@@ -57,19 +66,23 @@ def load_networks(
 
     Raises:
         OSError: If a model can be had neither locally nor from the Hub, or the generator has no tokenizer.
+        ValueError: If `output_dir` holds the model that an adapter belongs to.
     """
     if not args.from_scratch:
         name, other_name = args.model_name_or_path, args.discriminator_name_or_path
         loading, other_loading = config.init_kwargs("model"), config.init_kwargs("discriminator")
         if args.load_in_4bit:
             loading["quantization_config"] = quantization(config)
-        return Networks(
+        networks = Networks(
             load_generator(name, adapter(args, "CAUSAL_LM"), **loading),
             load_tokenizer(name, **hub_arguments(loading)),
             load_discriminator(other_name, adapter(args, "SEQ_CLS"), **other_loading),
             find_tokenizer(other_name, **hub_arguments(other_loading)),
             loading,
         )
+        bases = base_folders(networks.generator, networks.discriminator)
+        require_bases_elsewhere(bases, *folders_of_pair(config.output_dir))  # before hours of training, not after
+        return networks
     known = itertools.chain(alphabet, all_strings(texts))
     tokenizer = from_first(lambda: train_tokenizer(known, args.vocab_size, args.tokenizer, ends=not args.fixed_length))
     shape = LSTMConfig(

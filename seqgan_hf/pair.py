@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, logging
 from .checkpoints import (
     DISCRIMINATOR_FOLDER,
     STATE_FILE,
+    folders_of_pair,
     last_checkpoint,
     refusing_code,
     what_is_wrong_with,
@@ -31,7 +32,7 @@ from .discriminator import Discriminator
 from .generation import generate_completions
 from .interruption import InterruptionCallback
 from .launch import place_of_files
-from .loading import is_adapter
+from .loading import is_adapter, require_bases_elsewhere
 from .memory import rows_that_fit
 from .processes import from_first
 from .samples import ARGUMENTS_FILE
@@ -59,6 +60,7 @@ class PairTrainer(ShardedTrainer):
     discriminator: Discriminator
     texts: GameTexts
     replay: Replay
+    _base_folders: Collection[Path] = ()
     _updates_of_best: int | None = None
     _writes_to: Path | None = None
     generation_config: GenerationConfig
@@ -94,6 +96,7 @@ class PairTrainer(ShardedTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
+        require_bases_elsewhere(self._base_folders, *folders_of_pair(folder))
         if self.args.should_save:
             _remove_other_kind(folder, self.accelerator.unwrap_model(self.model))
             _remove_other_kind(folder / DISCRIMINATOR_FOLDER, self.discriminator.model)

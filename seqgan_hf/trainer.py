@@ -15,6 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from .callbacks import CompletionsCallback, DiscriminatorCallback, WarningsCallback
+from .checkpoints import folders_of_pair
 from .chunks import naming_knobs
 from .completions import Completions
 from .config import SeqGANConfig
@@ -26,10 +27,12 @@ from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
 from .loading import (
+    base_folders,
     find_tokenizer,
     hub_arguments,
     load_discriminator,
     load_generator,
+    require_bases_elsewhere,
     require_discriminator,
     require_generator,
     require_tokenizer,
@@ -132,6 +135,8 @@ class SeqGANTrainer(PublishedPairTrainer):
         self.text_format = TextFormat.from_model(generator, processing_class, args.max_completion_length)
         judge = load_discriminator(discriminator, discriminator_peft_config, **args.init_kwargs("discriminator"))
         require_discriminator(judge)
+        self._base_folders = base_folders(generator, judge)
+        require_bases_elsewhere(self._base_folders, *folders_of_pair(args.output_dir))
         if discriminator_processing_class is None and isinstance(discriminator, str):
             discriminator_processing_class = find_tokenizer(
                 discriminator, **hub_arguments(args.init_kwargs("discriminator"))

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import pytest
@@ -30,3 +31,11 @@ def test_a_generator_without_a_tokenizer_cannot_play_on_texts(tiny_model, tmp_pa
     message = f"Could not load the tokenizer of `{tmp_path / 'generator'}`: the model was saved without one."
     with pytest.raises(OSError, match=re.escape(message)):
         load_networks(saved(tmp_path, tiny_model), config(tmp_path), TEXTS)
+
+
+def test_a_recipe_is_not_begun_in_the_folder_of_an_adapters_model(tiny_model, tokenizer, tmp_path):
+    pytest.importorskip("peft")
+    args = dataclasses.replace(saved(tmp_path, tiny_model, tokenizer), use_peft=True, lora_target_modules=["lm_head"])
+    message = f"`output_dir` must leave the model alone that an adapter belongs to, and {tmp_path / 'generator'} holds"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        load_networks(args, config(tmp_path, output_dir=str(tmp_path / "generator")), TEXTS)

@@ -176,6 +176,36 @@ def test_a_folder_that_held_the_other_kind_loads_as_what_was_saved_last(first_ad
         torch.testing.assert_close(load_generator(str(tmp_path / "run")).eval()(ids).logits, expected)
 
 
+@pytest.mark.parametrize("judge_is_adapted", [False, True], ids=["generator", "discriminator"])
+def test_an_adapter_is_not_saved_over_the_model_it_belongs_to(judge_is_adapted, tiny_model, tmp_path):
+    """`save_model` once removed that model's config.json and weights, which nothing else held."""
+    peft = pytest.importorskip("peft")
+    adapters = {
+        "peft_config": peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]),
+        "discriminator_peft_config": peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]),
+    }
+    folder = tmp_path / "run" / "discriminator" if judge_is_adapted else tmp_path / "run"
+    name = "bert" if judge_is_adapted else "llama"
+    tiny_model(name).save_pretrained(folder)
+    before = {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()}
+    networks = [tiny_model("llama"), str(folder)] if judge_is_adapted else [str(folder), tiny_model("bert")]
+    message = (
+        f"`output_dir` must leave the model alone that an adapter belongs to, and {folder} holds it. Give another one."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        SeqGANTrainer(*networks, config(tmp_path), train_dataset=texts(), **adapters)
+    elsewhere = config(tmp_path, output_dir=str(tmp_path / "elsewhere"))
+    trainer = SeqGANTrainer(*networks, elsewhere, train_dataset=texts(), **adapters)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        trainer.save_model(str(tmp_path / "run"))
+    trainer.save_model()
+    assert {path.name: path.read_bytes() for path in folder.glob("*") if path.is_file()} == before
+    whole = {"peft_config" if not judge_is_adapted else "discriminator_peft_config": None}
+    SeqGANTrainer(
+        *networks, config(tmp_path), train_dataset=texts(), **adapters | whole
+    )  # the whole may be trained on
+
+
 def test_the_card_counts_the_updates_of_the_model_that_was_kept(tiny_model, tmp_path):
     settings = {
         "max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1,
