@@ -172,7 +172,8 @@ class SeqGANConfig(TrainingArguments):
         default="cross_entropy",  # the paper, Eq. 5
         metadata={
             "help": "What the discriminator minimises: `cross_entropy`, or `pairwise` (Bradley-Terry: a real text should "
-            "score above a generated one). The latter needs `reward` `logit` and a baseline.",
+            "score above a generated one, of the same prompt where rows have prompts). The latter needs `reward` `logit` "
+            "and a baseline.",
             "choices": DISCRIMINATOR_LOSSES,
         },
     )
@@ -180,7 +181,7 @@ class SeqGANConfig(TrainingArguments):
         default=0.0,  # the paper
         metadata={
             "help": "Share of the discriminator's negatives that are taken from earlier sets, in [0, 1): against a "
-            "generator that goes round in circles."
+            "generator that goes round in circles. 0 for `pairwise` on rows with prompts, whose pairs it would part."
         },
     )
     discriminator_learning_rate: float = field(

@@ -329,7 +329,8 @@ class Discriminator:
 
         Args:
             real (`Completions`): Real texts.
-            generated (`Completions`): Completions; for the `pairwise` loss as many as real texts.
+            generated (`Completions`): Completions; for the `pairwise` loss as many as real texts, the k-th of the prompt
+                of the k-th real one.
             epochs (`int`): Over the set.
             seed (`int`): Of the order and the dropout, on random states of their own: the generator's samples do not
                 depend on how the discriminator was trained.
@@ -340,7 +341,10 @@ class Discriminator:
         Raises:
             FloatingPointError: If the loss is not finite; the weights are as before that update.
             MemoryError: If a batch does not fit into memory.
+            ValueError: If not as many texts are real as generated for `pairwise`.
         """
+        if self.loss == "pairwise":
+            _require_pairs(len(real), len(generated))
         self.model.train()
         batches = [self._encode_together(real), self._encode_together(generated)]
         labels = torch.cat([torch.full((len(real),), REAL), torch.full((len(generated),), GENERATED)])
@@ -377,18 +381,16 @@ class Discriminator:
         self, num_real: int, num_generated: int, order: torch.Generator
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """
-        Cut one epoch into batches of row numbers, for the pairwise loss with as many texts of both kinds: this process's
-        share of each, and the whole.
+        Cut one epoch into batches of row numbers, for the pairwise loss with the k-th text of both kinds in the same one:
+        this process's share of each, and the whole.
         """
         if self.loss != "pairwise":
             for whole in torch.randperm(num_real + num_generated, generator=order).split(self.batch_size):
                 yield whole[share_of(len(whole))], whole
             return
-        real, generated = (torch.randperm(count, generator=order) for count in (num_real, num_generated))
-        pairs_at_once = max(self.batch_size // 2, 1)
-        for some, others in zip(real.split(pairs_at_once), generated.split(pairs_at_once), strict=True):
-            mine = share_of(len(some))
-            yield torch.cat([some[mine], others[mine] + num_real]), torch.cat([some, others + num_real])
+        for some in torch.randperm(num_real, generator=order).split(max(self.batch_size // 2, 1)):
+            mine = some[share_of(len(some))]
+            yield torch.cat([mine, mine + num_real]), torch.cat([some, some + num_real])
 
     def _loss(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of a batch, 0 if it is empty, and the logits of its whole texts."""
@@ -487,11 +489,15 @@ def discriminator_loss(scores: torch.Tensor, is_real: torch.Tensor, loss: str) -
     if loss != "pairwise":
         raise ValueError(f"`loss` must be one of {', '.join(DISCRIMINATOR_LOSSES)}; got {loss!r}.")
     real, generated = scores[is_real], scores[~is_real]
-    if len(real) != len(generated):
-        raise ValueError(
-            f"The pairwise loss compares real texts with as many generated ones; got {len(real)} and {len(generated)}."
-        )
+    _require_pairs(len(real), len(generated))
     return nn.functional.softplus(generated - real).mean()
+
+
+def _require_pairs(num_real: int, num_generated: int) -> None:
+    if num_real != num_generated:
+        raise ValueError(
+            f"The pairwise loss compares real texts with as many generated ones; got {num_real} and {num_generated}."
+        )
 
 
 def _diverged(what: str) -> FloatingPointError:

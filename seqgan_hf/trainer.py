@@ -150,6 +150,12 @@ class SeqGANTrainer(PublishedPairTrainer):
             args=args,
             read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format), args.temperature),
         )
+        if self.discriminator.reads_prompt and args.discriminator_loss == "pairwise" and args.discriminator_replay > 0:
+            raise ValueError(
+                "`discriminator_loss='pairwise'` compares a real and a generated completion of one prompt, and "
+                "`discriminator_replay` takes completions of other prompts; for data with prompts it must be 0, got "
+                f"{args.discriminator_replay}."
+            )
         self._base_model, self._discriminator_base_model = base_model_of(model), base_model_of(discriminator)
         limits = {"generator": context_length(generator, processing_class)}
         if self.discriminator.processing_class is None:

@@ -415,6 +415,16 @@ CASES = {
             "`args` must be a `SeqGANConfig`; got TrainingArguments. It takes what that takes.",
         ),
         Case(
+            "pairs of completions of one prompt, and replay of others",
+            other(
+                args=lambda: SeqGANConfig(discriminator_loss="pairwise", reward="logit", discriminator_replay=0.5),
+                train_dataset=lambda: Dataset.from_dict({"prompt": SENTENCES, "completion": SENTENCES}),
+            ),
+            ValueError,
+            "`discriminator_loss='pairwise'` compares a real and a generated completion of one prompt, and "
+            "`discriminator_replay` takes completions of other prompts; for data with prompts it must be 0, got 0.5.",
+        ),
+        Case(
             "a word where a number is measured",
             settings(learning_rate="fast"),
             ValueError,

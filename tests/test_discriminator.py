@@ -438,6 +438,35 @@ def test_the_pairwise_loss_learns_to_rank_real_texts_higher(tiny_model):
     assert swapped.evaluate(REAL, GENERATED)["auc"] == 0
 
 
+def test_a_pair_is_of_one_prompt(tiny_model):
+    """GAD compares both answers to a prompt; two shuffles of their own once compared answers to any two prompts."""
+    prompts = range(10, 20)
+    real, generated = (
+        Completions.collate([{"prompt_ids": [prompt], "completion_ids": [token, EOS]} for prompt in prompts], PAD)
+        for token in (4, 9)
+    )
+    judge = discriminator(tiny_model("cnn"), reads_prompt=True, loss="pairwise", batch_size=6)
+    read = []
+    judge.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"][:, :2].tolist()), with_kwargs=True
+    )
+    judge.update(real, generated, epochs=2, seed=1)
+    orders = []
+    for rows in read:
+        half = len(rows) // 2
+        assert rows[:half] == [[prompt, 4] for prompt, _ in rows[half:]]
+        assert all(token == 9 for _, token in rows[half:])
+        orders += [prompt for prompt, _ in rows[:half]]
+    assert sorted(orders[:10]) == sorted(orders[10:]) == list(prompts) and orders[:10] != orders[10:]
+
+
+def test_pairs_without_a_partner_are_refused_before_they_are_read(tiny_model):
+    judge = discriminator(tiny_model("cnn"), loss="pairwise")
+    message = "The pairwise loss compares real texts with as many generated ones; got 4 and 3."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        judge.update(REAL, GENERATED.select(slice(3)), epochs=1, seed=1)
+
+
 def test_a_loss_without_end_and_a_gradient_with_one_stop_before_the_update(tiny_model):
     """An infinite logit gives a loss of NaN, and a gradient that looks like any other."""
     judge = discriminator(tiny_model("cnn"))
