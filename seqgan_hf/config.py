@@ -66,9 +66,9 @@ class SeqGANConfig(TrainingArguments):
     rollout_batch_size: str = field(
         default=512,  # type: ignore[assignment]
         metadata={
-            "help": "The most rollouts alive at once: it bounds the memory of writing and scoring, whatever the batch and "
-            "their number. `auto` chooses it from the memory that is free at each update; samples may then differ between "
-            "runs of one seed."
+            "help": "The most rollouts alive at once: it bounds the memory of writing and scoring, whatever the batch "
+            "and their number. `auto` chooses it from the memory that is free at each update; samples may then differ "
+            "between runs of one seed."
         },
     )
     rollout_update_rate: float = field(
