@@ -136,6 +136,7 @@ def prepare_dataset(
     name: str = "train_dataset",
     long_texts: str = "truncate",
     context_lengths: Mapping[str, int] | None = None,
+    numbered: bool = False,
 ) -> AnyDataset:
     """
     Turn a supported dataset into rows of `prompt_ids` and `completion_ids`.
@@ -151,6 +152,8 @@ def prepare_dataset(
         long_texts (`str`): `truncate` or `error`, for texts longer than `max_completion_length`.
         context_lengths (`Mapping[str, int]`, *optional*): The most tokens that each reader, `generator` or
             `discriminator`, reads at once; a prompt must leave room for a whole completion.
+        numbered (`bool`): Add a column `row_number`, the place of each row in `dataset`, where rows that are left out
+            count, too.
 
     Returns:
         `Dataset` or `IterableDataset`: the same kind; rows without a single token are left out.
@@ -172,7 +175,8 @@ def prepare_dataset(
         )
     if processing_class is None and source in _TEXT_SOURCES:
         raise ValueError(f"`{name}` holds text, so the generator's tokenizer must be passed as `processing_class`.")
-    encoder = _RowEncoder(source, processing_class, text_format, name, long_texts, dict(context_lengths or {}))
+    limits = dict(context_lengths or {})
+    encoder = _RowEncoder(source, processing_class, text_format, name, long_texts, limits, numbered)
     # Rows formatted as tensors would not be lists of ids.
     plain = dataset.with_format(None)
     prepared = plain.map(encoder, batched=True, with_indices=True, remove_columns=sorted(columns))
@@ -181,6 +185,7 @@ def prepare_dataset(
     return prepared
 
 
+ROW_NUMBER = "row_number"
 _PREPARED = ("prompt_ids", "completion_ids")
 _CONDITIONAL_SOURCES = (("messages",), ("prompt", "completion"))
 _TEXT_SOURCES = (*_CONDITIONAL_SOURCES, ("text",))
@@ -197,8 +202,9 @@ class _RowEncoder:
     name: str
     long_texts: str
     context_lengths: dict[str, int]
+    numbered: bool = False
 
-    def __call__(self, batch: Mapping[str, list], indices: list[int]) -> dict[str, list[list[int]]]:
+    def __call__(self, batch: Mapping[str, list], indices: list[int]) -> dict[str, list]:
         start = self.text_format.start_token_id
         prompts = [[start]] * len(indices)
         if self.source == _PREPARED:
@@ -218,8 +224,11 @@ class _RowEncoder:
             if finished and finished[0] != self.text_format.eos_token_id:
                 self._check_room(prompt, index)
                 self._check_known([*prompt, *finished], index)
-                rows.append((list(prompt), finished))
-        return {"prompt_ids": [prompt for prompt, _ in rows], "completion_ids": [ids for _, ids in rows]}
+                rows.append((list(prompt), finished, index))
+        encoded: dict[str, list] = {"prompt_ids": [row[0] for row in rows], "completion_ids": [row[1] for row in rows]}
+        if self.numbered:
+            encoded[ROW_NUMBER] = [row[2] for row in rows]
+        return encoded
 
     def _encode_pairs(self, batch: Mapping[str, list], indices: list[int]) -> tuple[list[list[int]], list[list[int]]]:
         """Encode prompts and completions, which are texts or conversations."""

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from .completions import Completions
-from .data import AnyDataset
+from .data import ROW_NUMBER, AnyDataset
 from .processes import num_processes
 
 _SHUFFLE_BUFFER = 1000
@@ -17,25 +17,37 @@ _MOST_HELD_OUT = 1000
 
 
 def generator_and_discriminator_folds(
-    dataset: AnyDataset, discriminator_data: str, seed: int, share: float = 0.5
+    dataset: AnyDataset,
+    discriminator_data: str,
+    seed: int,
+    share: float = 0.5,
+    prepared_from: AnyDataset | None = None,
 ) -> tuple[list[AnyDataset], list[AnyDataset]]:
     """
     Decide which real texts each network learns from in which round.
 
     Round `r` takes the folds of index `r % len(folds)`. A maximum-likelihood stage before the game learns from the
-    generator's first fold; called with the same arguments it gets the same texts.
+    generator's first fold; called with the same arguments it gets the same texts. Who gets a text depends on its place
+    in the dataset that was passed to the trainer, so a stage that parts the texts before they are prepared does it alike,
+    whatever rows are left out there.
 
     Args:
         dataset (`Dataset` or `IterableDataset`): The real texts, prepared or not.
         discriminator_data (`str`): `same`, `held_out` or `cross_fit`; see `SeqGANConfig`.
         seed (`int`): Decides who gets which texts.
         share (`float`): Of the texts that `held_out` gives to the discriminator, in (0, 0.5]; one in `1 / share`.
+        prepared_from (`Dataset` or `IterableDataset`, *optional*): What `dataset` was prepared from, with `numbered`.
+            By default the places in `dataset` count.
 
     Returns:
         `tuple` of two lists of datasets: the generator's folds and the discriminator's, equally many.
+
+    Raises:
+        ValueError: If there are too few texts to part.
     """
     if discriminator_data == "same":
-        return [dataset], [dataset]
+        whole = _without_numbers(dataset, prepared_from)
+        return [whole], [whole]
     one_in = round(1 / share) if discriminator_data == "held_out" else 2
     if isinstance(dataset, Dataset):
         if len(dataset) < one_in:
@@ -43,17 +55,29 @@ def generator_and_discriminator_folds(
                 f"`discriminator_data='{discriminator_data}'` parts the texts, one in {one_in} to the other side, and "
                 f"needs at least {one_in}; got {len(dataset)}. Add texts to `train_dataset`."
             )
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+        places = range(len(dataset)) if prepared_from is None else dataset[ROW_NUMBER][:]
+        num_places = len(dataset if prepared_from is None else prepared_from)
+        order = torch.randperm(num_places, generator=torch.Generator().manual_seed(seed)).tolist()
         held_out = set(order[one_in - 1 :: one_in])
         parts = [
-            dataset.select([index for index in range(len(dataset)) if index not in held_out]),
-            dataset.select(sorted(held_out)),
+            dataset.select([index for index, place in enumerate(places) if (place in held_out) == is_it])
+            for is_it in (False, True)
         ]
+        if not all(len(part) for part in parts):
+            raise ValueError(
+                f"`discriminator_data='{discriminator_data}'` parts the texts, and each row of one part is blank. Add "
+                "texts to `train_dataset`."
+            )
     else:
         parts = [dataset.filter(_OneIn(one_in, is_it), with_indices=True) for is_it in (False, True)]
+    parts = [_without_numbers(part, prepared_from) for part in parts]
     if discriminator_data == "held_out":
         return [parts[0]], [parts[1]]
     return parts, parts[::-1]
+
+
+def _without_numbers(dataset: AnyDataset, prepared_from: AnyDataset | None) -> AnyDataset:
+    return dataset if prepared_from is None else dataset.remove_columns(ROW_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -62,7 +86,8 @@ class _OneIn:
     is_it: bool
 
     def __call__(self, row: Mapping[str, Any], index: int) -> bool:
-        return (index % self.count == self.count - 1) == self.is_it
+        place = row.get(ROW_NUMBER, index)
+        return (place % self.count == self.count - 1) == self.is_it
 
 
 def hold_out(dataset: AnyDataset, share: float, seed: int) -> tuple[AnyDataset, AnyDataset]:
@@ -244,6 +269,7 @@ class GameTexts:
         share (`float`): Of the texts that `held_out` gives to the discriminator.
         holdout (`float`): Share of the discriminator's texts on which it is tested and never trained.
         seed (`int`): Decides all orders and splits.
+        prepared_from (`Dataset` or `IterableDataset`, *optional*): See [`generator_and_discriminator_folds`].
 
     Attributes:
         prompts (`Dataset` or `IterableDataset`): The texts whose prompts the generator completes.
@@ -257,11 +283,13 @@ class GameTexts:
         holdout: float,
         seed: int,
         share: float = 0.5,
+        prepared_from: AnyDataset | None = None,
     ) -> None:
         generator_folds, discriminator_folds = generator_and_discriminator_folds(
-            dataset, discriminator_data, seed, share
+            dataset, discriminator_data, seed, share, prepared_from
         )
-        self.prompts = generator_folds[0] if discriminator_data == "held_out" else dataset
+        is_whole = discriminator_data == "cross_fit"
+        self.prompts = _without_numbers(dataset, prepared_from) if is_whole else generator_folds[0]
         split = [hold_out(fold, holdout, seed) for fold in discriminator_folds]
         self._generator = [RealTexts(fold, pad_token_id, seed + 1) for fold in generator_folds]
         self._discriminator = [RealTexts(train, pad_token_id, seed + 2) for train, _ in split]

@@ -167,13 +167,15 @@ class SeqGANTrainer(PublishedPairTrainer):
             long_texts=args.long_texts,
             context_lengths={reader: limit for reader, limit in limits.items() if limit is not None},
         )
+        are_parted = args.discriminator_data != "same"
         self.texts = GameTexts(
-            self.prepare_texts(train_dataset, name="train_dataset"),
+            self.prepare_texts(train_dataset, name="train_dataset", numbered=are_parted),
             self.text_format.pad_token_id,
             args.discriminator_data,
             args.discriminator_holdout,
             args.seed,
             args.discriminator_share,
+            prepared_from=train_dataset if are_parted else None,
         )
         self.replay = Replay(_SETS_REPLAYED * args.discriminator_samples, self.text_format.pad_token_id)
         if isinstance(eval_dataset, dict):

@@ -6,7 +6,10 @@ from conftest import PAD
 from datasets import Dataset
 
 from seqgan_hf.completions import Completions
-from seqgan_hf.streams import Replay, generator_and_discriminator_folds
+from seqgan_hf.data import TextFormat, prepare_dataset
+from seqgan_hf.streams import GameTexts, Replay, generator_and_discriminator_folds
+
+FORMAT = TextFormat(1, 2, PAD, 5)
 
 
 def texts(*completions, prompt=(1,)):
@@ -96,3 +99,58 @@ def test_texts_too_few_to_share_are_refused():
         folds("held_out", 0.04)
     with pytest.raises(ValueError, match=re.escape("`discriminator_data='cross_fit'` parts the texts, one in 2 to")):
         folds("cross_fit", dataset=NUMBERS.select([0]))
+
+
+def with_blanks(count, blanks):
+    return Dataset.from_dict({"input_ids": [[] if number in blanks else [number + 3, 2] for number in range(count)]})
+
+
+def first_tokens(fold):
+    return {row["completion_ids"][0] for row in fold}
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
+@pytest.mark.parametrize(("mode", "share"), [("held_out", 0.5), ("held_out", 0.25), ("cross_fit", 0.5)])
+@pytest.mark.parametrize("blanks", [(), (0,), (3, 4, 11)])
+def test_folds_are_the_same_before_and_after_blank_rows_are_left_out(blanks, mode, share, streaming):
+    """One row fewer, and the prepared texts were parted anew: D read texts that G had learned before the game."""
+    raw = with_blanks(20, blanks)
+    raw = raw.to_iterable_dataset() if streaming else raw
+    prepared = prepare_dataset(raw, None, FORMAT, numbered=True)
+    before = generator_and_discriminator_folds(raw, mode, 3, share)
+    after = generator_and_discriminator_folds(prepared, mode, 3, share, prepared_from=raw)
+    for raw_folds, folds_of_one in zip(before, after, strict=True):
+        for raw_fold, fold in zip(raw_folds, folds_of_one, strict=True):
+            assert [set(row) for row in fold] == [{"prompt_ids", "completion_ids"}] * len(list(fold))
+            assert first_tokens(fold) == first_tokens(prepare_dataset(raw_fold, None, FORMAT))
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
+@pytest.mark.parametrize("mode", ["same", "held_out", "cross_fit"])
+def test_texts_without_blank_rows_are_parted_as_ever(mode, streaming):
+    raw = with_blanks(20, ())
+    raw = raw.to_iterable_dataset() if streaming else raw
+    numbered, plain = (prepare_dataset(raw, None, FORMAT, numbered=numbered) for numbered in (True, False))
+    found = GameTexts(numbered, PAD, mode, 0.002, seed=3, prepared_from=raw)
+    expected = GameTexts(plain, PAD, mode, 0.002, seed=3)
+    assert list(found.prompts) == list(expected.prompts)
+    for game_round in (0, 1):
+        for take in ("for_generator", "for_discriminator", "held_out"):
+            batches = [getattr(texts, take)(game_round, 13) for texts in (found, expected)]
+            assert all(torch.equal(a, b) for a, b in zip(*(batch.tensors() for batch in batches), strict=True))
+
+
+def test_a_part_without_a_text_is_refused():
+    raw = with_blanks(2, (0,))
+    prepared = prepare_dataset(raw, None, FORMAT, numbered=True)
+    with pytest.raises(ValueError, match="needs at least 2; got 1"):
+        generator_and_discriminator_folds(prepared, "held_out", 3, 0.5, raw)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(3)).tolist()
+    raw = with_blanks(6, order[0::2])
+    prepared = prepare_dataset(raw, None, FORMAT, numbered=True)
+    message = (
+        "`discriminator_data='cross_fit'` parts the texts, and each row of one part is blank. Add texts to "
+        "`train_dataset`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        generator_and_discriminator_folds(prepared, "cross_fit", 3, 0.5, raw)

@@ -22,6 +22,7 @@ from seqgan_hf import (
     TextCNNForSequenceClassification,
 )
 from seqgan_hf.losses import completion_logits
+from seqgan_hf.streams import generator_and_discriminator_folds
 from seqgan_hf.tokenization import train_tokenizer
 
 
@@ -466,6 +467,26 @@ def test_cross_fitting_keeps_the_halves_apart_within_a_round_and_swaps_them(tiny
     for game_round in (0, 1):
         assert not seen["generator"][game_round] & seen["discriminator"][game_round]
     assert seen["generator"][0] & seen["discriminator"][1] and seen["generator"][1] & seen["discriminator"][0]
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["map", "stream"])
+@pytest.mark.parametrize("mode", ["held_out", "cross_fit"])
+def test_the_first_discriminator_reads_no_text_of_a_stage_before_the_game(mode, streaming, tiny_model, tmp_path):
+    """That stage parts the texts as they come. One blank row among them, and the trainer parted them otherwise."""
+    rows = [[] if number in (4, 9) else [3 + number % 20, 3 + number // 20, EOS] for number in range(60)]
+    dataset = Dataset.from_dict({"input_ids": rows})
+    dataset = dataset.to_iterable_dataset() if streaming else dataset
+    args = config(tmp_path, discriminator_data=mode, discriminator_holdout=0.005)
+    trainer = SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=dataset)
+    (stage, *_), _ = generator_and_discriminator_folds(dataset, mode, args.seed, args.discriminator_share)
+    learned = {tuple(row["input_ids"]) for row in stage if row["input_ids"]}
+    read = trainer.texts.for_discriminator(0, 60).completion_ids.tolist()
+    tested = trainer.texts.held_out(0, 5).completion_ids.tolist()
+    assert not learned & set(map(tuple, read + tested))
+    assert len(learned | set(map(tuple, read + tested))) == 58
+    assert trainer.train_dataset.column_names in (None, ["prompt_ids", "completion_ids"])
+    prompts = len(list(trainer.train_dataset))
+    assert prompts == (58 if mode == "cross_fit" else len(learned))
 
 
 def test_a_delayed_rollout_policy_follows_the_generator(tiny_model, tmp_path):
