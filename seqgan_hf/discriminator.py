@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,6 +29,12 @@ GENERATED, REAL = 0, 1
 _MEMORY_KNOBS = "Lower `discriminator_batch_size` or `max_completion_length`, or train an adapter of it alone"
 _MOST_SCORED_ON_CPU = 256
 LABELS = {GENERATED: "generated", REAL: "real"}
+# What detectors call the two.
+_WORDS = {
+    GENERATED: {"generated", "fake", "machine", "ai", "bot", "llm", "gpt", "chatgpt", "synthetic", "artificial"},
+    REAL: {"real", "human", "authentic", "genuine", "original"},
+}
+_NEGATIONS = {"not", "non", "no"}
 
 
 class Discriminator:
@@ -39,7 +46,8 @@ class Discriminator:
     the text ends.
 
     Args:
-        model (`PreTrainedModel`): Any `AutoModelForSequenceClassification` with two labels.
+        model (`PreTrainedModel`): Any `AutoModelForSequenceClassification` with two labels, 0 generated and 1 real. A
+            trained head with other names for them is warned of, one that has them the other way round is refused.
         generator_processing_class (`PreTrainedTokenizerBase`, *optional*): The generator's tokenizer.
         processing_class (`PreTrainedTokenizerBase`, *optional*): The discriminator's own. `None`: it reads the
             generator's ids.
@@ -62,7 +70,8 @@ class Discriminator:
             reads beside them, and its language models, and returns that: `losses.reader_of` the generator.
 
     Raises:
-        ValueError: If the model has not two labels, or cannot read what the generator writes.
+        ValueError: If the model has not two labels, or they stand the other way round, or it cannot read what the
+            generator writes.
 
     Attributes:
         pad_token_id (`int`): Its padding token. One that the generator may write as a word, such as EOS, is replaced
@@ -93,6 +102,7 @@ class Discriminator:
                 f"The discriminator must have two labels, generated and real; got {model.config.num_labels}. Load it "
                 "with `num_labels=2`."
             )
+        _check_labels(model)
         self.model = model
         self.generator_processing_class = generator_processing_class
         self.processing_class = _own_tokenizer(
@@ -541,6 +551,33 @@ def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizer
     limits = [positions, getattr(processing_class, "model_max_length", None)]
     # Tokenizers without a limit say 1e30.
     return min((limit for limit in limits if limit is not None and limit < 1e9), default=None)
+
+
+def _check_labels(model: PreTrainedModel) -> None:
+    """Compare the labels of a trained head with those of the game; a new one has names without a meaning."""
+    labels: Any = model.config.id2label
+    names = {int(index): str(name) for index, name in labels.items()}
+    meanings = {index: _meaning(name) for index, name in names.items()}
+    came = " and ".join(f"{name!r} ({index})" for index, name in sorted(names.items()))
+    if meanings[GENERATED] == REAL or meanings[REAL] == GENERATED:
+        raise ValueError(
+            f"The discriminator must have the labels generated (0) and real (1); got {came}, which would reward the "
+            "generator for the opposite. Swap the two rows of its head, or, if the names are wrong, set "
+            f"`discriminator.config.id2label` to {LABELS}."
+        )
+    is_new = all(name == f"LABEL_{index}" for index, name in names.items())
+    if not is_new and meanings != {GENERATED: GENERATED, REAL: REAL}:
+        logger.warning(
+            f"The discriminator has the labels {came}. They are taken for generated and real, so that the generator is "
+            f"rewarded for the second. Set `discriminator.config.id2label` to {LABELS} to silence this."
+        )
+
+
+def _meaning(name: str) -> int | None:
+    """Return the index of a label by its words, such as `AI-generated` or `ChatGPT`; `None` if they do not tell."""
+    words = set(re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()))
+    meant = [index for index, known in _WORDS.items() if words & known]
+    return meant[0] if len(meant) == 1 and not words & _NEGATIONS else None
 
 
 def _own_tokenizer(

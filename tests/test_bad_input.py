@@ -350,6 +350,18 @@ CASES = {
             "The discriminator must have two labels, generated and real; got 3. Load it with `num_labels=2`.",
         ),
         Case(
+            "a detector whose labels stand the other way round",
+            other(
+                discriminator=lambda: BertForSequenceClassification(
+                    BertConfig(**BERT.to_dict() | {"id2label": {0: "Human", 1: "ChatGPT"}})
+                )
+            ),
+            ValueError,
+            "The discriminator must have the labels generated (0) and real (1); got 'Human' (0) and 'ChatGPT' (1), which "
+            "would reward the generator for the opposite. Swap the two rows of its head, or, if the names are wrong, set "
+            "`discriminator.config.id2label` to {0: 'generated', 1: 'real'}.",
+        ),
+        Case(
             "a discriminator that gives three logits",
             lambda folder: play(folder, discriminator=ThreeLogits(BERT)),
             ValueError,

@@ -378,6 +378,42 @@ def test_labels_are_named(tiny_model):
     assert judge.model.config.id2label == {0: "generated", 1: "real"}
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [("LABEL_0", "LABEL_1"), ("generated", "real"), ("Fake", "Real"), ("ChatGPT", "Human"), ("AI-generated", "human")],
+)
+def test_labels_of_a_new_head_and_of_a_detector_that_has_them_as_the_game_pass_in_silence(labels, tiny_model, caplog):
+    model = tiny_model("bert")
+    model.config.id2label = dict(enumerate(labels))
+    logging.getLogger("transformers").propagate = True
+    assert discriminator(model).model.config.id2label == {0: "generated", 1: "real"}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("labels", [("Human", "ChatGPT"), ("REAL", "FAKE"), ("human-written", "not human")])
+def test_a_detector_whose_labels_stand_the_other_way_round_is_refused(labels, tiny_model):
+    """Its verdicts were taken the wrong way round without a word: the generator was rewarded for looking generated."""
+    model = tiny_model("bert")
+    model.config.id2label = dict(enumerate(labels))
+    message = (
+        f"The discriminator must have the labels generated (0) and real (1); got {labels[0]!r} (0) and {labels[1]!r} "
+        "(1), which would reward the generator for the opposite. Swap the two rows of its head, or, if the names are "
+        "wrong, set `discriminator.config.id2label` to {0: 'generated', 1: 'real'}."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        discriminator(model)
+
+
+def test_labels_of_another_kind_are_warned_of(tiny_model, caplog):
+    model = tiny_model("bert")
+    model.config.id2label = {0: "not real", 1: "POSITIVE"}
+    logging.getLogger("transformers").propagate = True
+    discriminator(model)
+    assert "The discriminator has the labels 'not real' (0) and 'POSITIVE' (1). They are taken for generated" in (
+        caplog.text
+    )
+
+
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_scores_depend_neither_on_repeats_nor_on_order_nor_on_batches(name, tiny_model):
     several = texts([4, 5, EOS], [9, 6, 7, 8, EOS], [4, 5, EOS], [9, EOS], [4, 5, EOS], [7, 6, EOS])

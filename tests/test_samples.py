@@ -9,7 +9,7 @@ from datasets import Dataset
 from seqgan_hf import LikelihoodRatioForSequenceClassification, LSTMConfig, LSTMForCausalLM
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.discriminator import Discriminator
-from seqgan_hf.loading import load_texts
+from seqgan_hf.loading import load_discriminator, load_texts
 from seqgan_hf.losses import reader_of
 from seqgan_hf.samples import (
     complete_prompts,
@@ -76,6 +76,22 @@ def test_a_saved_discriminator_reads_the_generator_that_it_is_loaded_with(tiny_m
     reader = reader_of(generator, False)
     discriminator = Discriminator(model, None, None, False, PAD, VOCAB_SIZE, read_generator=reader)
     discriminator.save(tmp_path / "discriminator")
+    saved = load_saved_discriminator(str(tmp_path), "discriminator", generator, None, FORMAT)
+    texts = sample_texts(generator, FORMAT, 9, seed=0)
+    assert score_texts(saved, texts) == pytest.approx(discriminator.score(texts).sigmoid().tolist(), rel=1e-5)
+
+
+def test_a_saved_adapter_has_the_labels_of_the_game_whatever_its_model_has(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    model = tiny_model("bert")
+    model.config.id2label = {0: "Human", 1: "ChatGPT"}
+    model.save_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules="all-linear", init_lora_weights=False)
+    adapter = load_discriminator(str(tmp_path / "base"), lora)
+    adapter.config.id2label = {0: "generated", 1: "real"}
+    discriminator = Discriminator(adapter, None, None, False, PAD, VOCAB_SIZE)
+    discriminator.save(tmp_path / "discriminator")
+    generator = tiny_model("lstm")
     saved = load_saved_discriminator(str(tmp_path), "discriminator", generator, None, FORMAT)
     texts = sample_texts(generator, FORMAT, 9, seed=0)
     assert score_texts(saved, texts) == pytest.approx(discriminator.score(texts).sigmoid().tolist(), rel=1e-5)
