@@ -69,7 +69,8 @@ def generator_and_discriminator_folds(
                 "texts to `train_dataset`."
             )
     else:
-        parts = [dataset.filter(_OneIn(one_in, is_it), with_indices=True) for is_it in (False, True)]
+        # Shuffled, `datasets` would read shards in another order, and count from there; what skips keeps their order.
+        parts = [dataset.filter(_OneIn(one_in, is_it), with_indices=True).skip(0) for is_it in (False, True)]
     parts = [_without_numbers(part, prepared_from) for part in parts]
     if discriminator_data == "held_out":
         return [parts[0]], [parts[1]]
