@@ -1,6 +1,7 @@
 """Prompts become `Completions`: one decoding loop for completions, negatives and rollouts alike."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,26 @@ def sampling_config(text_format: Any, temperature: float = 1.0, do_sample: bool 
         use_cache=True,
         **sampling,
     )
+
+
+def with_every_eos(sampling: GenerationConfig, own: GenerationConfig) -> GenerationConfig:
+    """
+    Return a copy of settings that ends a text at every EOS of a model: a chat model may come with several.
+
+    A game knows one of them, which stays the first.
+
+    Args:
+        sampling (`GenerationConfig`): From [`sampling_config`].
+        own (`GenerationConfig`): That of the model.
+
+    Returns:
+        `GenerationConfig`
+    """
+    config = copy.deepcopy(sampling)
+    first, ends = sampling.eos_token_id, own.eos_token_id
+    if first is not None and isinstance(ends, list) and set(ends) != {first}:
+        config.eos_token_id = [first, *(end for end in ends if end != first)]
+    return config
 
 
 @contextlib.contextmanager

@@ -64,6 +64,7 @@ class PairTrainer(ShardedTrainer):
     _updates_of_best: int | None = None
     _writes_to: Path | None = None
     generation_config: GenerationConfig
+    saved_generation_config: GenerationConfig
     row_limit: RowLimit
     _sets_played: int
     _interruption: InterruptionCallback
@@ -106,7 +107,7 @@ class PairTrainer(ShardedTrainer):
         if not self.args.should_save:
             return
         if not is_adapter(self.accelerator.unwrap_model(self.model)):
-            self.generation_config.save_pretrained(folder)  # plain sampling; the base model's may warp it
+            self.saved_generation_config.save_pretrained(folder)  # plain sampling; the base model's may warp it
         # A pickle runs code where it is read, and this one carries the Hub token.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         (folder / ARGUMENTS_FILE).write_text(self.args.to_json_string(), encoding="utf-8")

@@ -22,7 +22,7 @@ from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_conversational, prepare_dataset
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
-from .generation import new_row_limit, sampling_config
+from .generation import new_row_limit, sampling_config, with_every_eos
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
@@ -196,6 +196,7 @@ class SeqGANTrainer(PublishedPairTrainer):
         for network in (self.model, self.discriminator.model):
             begin_alike(network)  # before copies are made
         self.generation_config = sampling_config(self.text_format, args.temperature)
+        self.saved_generation_config = with_every_eos(self.generation_config, generator.generation_config)
         self.row_limit = new_row_limit()
         has_adapter = hasattr(generator, "disable_adapter")
         self.reference = self._frozen_copy() if args.beta > 0 and not has_adapter else None

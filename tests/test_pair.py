@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BOS, EOS
+from conftest import BOS, EOS, PAD
 from datasets import Dataset
 from test_trainer import config, moved, play, texts, weights
 from transformers import GenerationConfig
@@ -225,6 +225,26 @@ def test_plain_sampling_is_what_the_saved_generator_does_by_itself(tiny_model, t
     saved = GenerationConfig.from_pretrained(tmp_path / "run")
     assert (saved.do_sample, saved.top_k, saved.temperature) == (True, 0, 0.7)
     assert saved.repetition_penalty in (None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("came_with", "saved_with"), [([EOS, 7], [EOS, 7]), ([7, EOS, 8], [EOS, 7, 8]), ([EOS], EOS), (EOS, EOS), (7, EOS)]
+)
+def test_a_saved_generator_ends_at_every_eos_that_it_came_with(came_with, saved_with, tiny_model, tmp_path):
+    """A chat model ends its turns by one EOS and texts by another; only the tokenizer's was saved."""
+    generator = tiny_model("llama")
+    generator.generation_config.eos_token_id = came_with
+    play(generator, tiny_model("cnn"), config(tmp_path)).save_model()
+    saved = GenerationConfig.from_pretrained(tmp_path / "run")
+    assert saved.eos_token_id == saved_with
+    assert (saved.bos_token_id, saved.pad_token_id, saved.do_sample, saved.max_new_tokens) == (BOS, PAD, True, 6)
+    again = load_generator(str(tmp_path / "run"))
+    assert (
+        SeqGANTrainer(
+            again, tiny_model("cnn"), config(tmp_path), train_dataset=texts()
+        ).saved_generation_config.eos_token_id
+        == saved_with
+    )
 
 
 def test_code_of_both_networks_in_files_of_one_name_is_not_mixed(tiny_model, tmp_path, caplog):
