@@ -10,6 +10,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .heads import embedding_rows
+
 logger = logging.get_logger(__name__)
 
 AnyDataset: TypeAlias = Union[Dataset, IterableDataset]  # noqa: UP007  (mypy takes no `|` here)
@@ -57,7 +59,7 @@ class TextFormat:
         Raises:
             ValueError: If there is neither BOS nor EOS to start a text from, or the model does not know them.
         """
-        vocab_size = model.get_input_embeddings().num_embeddings
+        vocab_size = embedding_rows(model)
 
         def find(name: str) -> int | None:
             value = getattr(processing_class, name, None)

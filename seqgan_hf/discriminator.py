@@ -16,6 +16,7 @@ from transformers.utils import logging
 from .chunks import RowLimit, naming_knobs
 from .completions import Completions, decode_ids
 from .config import DISCRIMINATOR_LOSSES
+from .heads import embedding_rows
 from .processes import add_gradients, largest, process_index, put_together, share_of, total
 from .states import dropout_off, own_randomness
 
@@ -106,7 +107,7 @@ class Discriminator:
         self.model = model
         self.generator_processing_class = generator_processing_class
         self.processing_class = _own_tokenizer(
-            _num_rows(model), generator_processing_class, processing_class, generator_vocab_size
+            embedding_rows(model), generator_processing_class, processing_class, generator_vocab_size
         )
         reads_generator = bool(getattr(model.config, "reads_generator", ()))
         if self.processing_class is not None and (reads_generator or learns_prefixes):
@@ -127,9 +128,9 @@ class Discriminator:
         model.config.id2label = dict(LABELS)
         model.config.label2id = {label: index for index, label in LABELS.items()}
         self._known_ids: int | None = None
-        if self.processing_class is None and _num_rows(model) < generator_vocab_size:
+        if self.processing_class is None and embedding_rows(model) < generator_vocab_size:
             if reads_generator or _is_adapter(model):
-                self._known_ids = _num_rows(model)
+                self._known_ids = embedding_rows(model)
             else:
                 logger.info(f"The discriminator's embedding gets {generator_vocab_size} rows, as the generator's has.")
                 model.resize_token_embeddings(generator_vocab_size, mean_resizing=False)
@@ -631,12 +632,6 @@ def _is_adapter(model: nn.Module) -> bool:
     return hasattr(model, "get_base_model")
 
 
-def _num_rows(model: PreTrainedModel) -> int:
-    """Return how many token ids a model's embedding has a row for, also where an adapter wraps it."""
-    weight: Any = model.get_input_embeddings().weight
-    return int(weight.shape[0])
-
-
 def _reads_up_to_padding(model: PreTrainedModel) -> bool:
     """
     Tell whether a model takes its padding token for the end of a text, as classifiers on decoders do: told another one,
@@ -661,9 +656,9 @@ def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:
     generator cannot write. A whole model gets a row for it. The model below an adapter stays as it is, or what is
     saved of the adapter would not fit it again: padding is read there as the last row, and the mask hides it.
     """
-    if pad_token_id >= _num_rows(model) and _is_adapter(model):
+    if pad_token_id >= embedding_rows(model) and _is_adapter(model):
         model.get_input_embeddings().register_forward_pre_hook(_read_padding_as_last_row)
-    elif pad_token_id >= _num_rows(model):
+    elif pad_token_id >= embedding_rows(model):
         model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)
     model.config.pad_token_id = pad_token_id
 

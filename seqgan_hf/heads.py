@@ -1,4 +1,4 @@
-"""The output head, apart from its model: what it projects can then go block by block, and never exist as a whole."""
+"""The ends of a model: its output head apart, so that what it projects can go block by block; and its input embedding."""
 
 import contextlib
 import weakref
@@ -14,6 +14,17 @@ from .states import dropout_off
 # By model, and by its head: a model may get another, and two may share one.
 _Verdicts = weakref.WeakKeyDictionary[nn.Module, bool]
 _ends_with_head: weakref.WeakKeyDictionary[nn.Module, _Verdicts] = weakref.WeakKeyDictionary()
+
+
+def embedding_rows(model: nn.Module) -> int:
+    """
+    Return how many token ids a model's input embedding has a row for.
+
+    Args:
+        model (`nn.Module`): A transformers model, also where an adapter wraps its embedding.
+    """
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
+    return int(weight.shape[0])
 
 
 def split_head(model: nn.Module) -> nn.Linear | None:

@@ -27,6 +27,7 @@ from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat
 from .evaluation import stages_table
 from .flags import parse_config
+from .heads import embedding_rows
 from .hub import create_repository
 from .launch import check_launch
 from .loading import load_generator
@@ -176,7 +177,7 @@ def scratch_discriminator(
     Returns:
         `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
     """
-    vocab_size: Any = generator.get_input_embeddings().num_embeddings
+    vocab_size = embedding_rows(generator)
     set_seed(config.seed)  # a resumed run takes the generator from disk, and draws the same
     if args.discriminator == "cnn":
         return TextCNNForSequenceClassification(

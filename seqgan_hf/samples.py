@@ -15,6 +15,7 @@ from .completions import Completions, one_line
 from .data import TextFormat, prepare_dataset
 from .discriminator import LABELS, Discriminator, context_length
 from .generation import generate_completions, sampling_config
+from .heads import embedding_rows
 from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import reader_of
 from .processes import is_first
@@ -189,7 +190,6 @@ def load_saved_discriminator(
     revision = {"revision": kwargs["revision"]} if "revision" in kwargs else {}
     if not any(is_saved(name_or_path, name, subfolder=folder, **revision) for name in _NETWORK_CONFIGS):
         return None
-    vocab_size: Any = model.get_input_embeddings().num_embeddings
     # An adapter is saved without a configuration, and the model below it may have labels of its own.
     labels = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
     return Discriminator(
@@ -198,7 +198,7 @@ def load_saved_discriminator(
         find_tokenizer(name_or_path, subfolder=folder, **kwargs),
         reads_prompt,
         text_format.pad_token_id,
-        vocab_size,
+        embedding_rows(model),
         text_format.pad_is_a_token,
         read_generator=reader_of(model, reads_prompt, temperature),
     )

@@ -23,6 +23,7 @@ from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_convers
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import new_row_limit, sampling_config, with_every_eos
+from .heads import embedding_rows
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
@@ -146,7 +147,7 @@ class SeqGANTrainer(PublishedPairTrainer):
             generator_processing_class=processing_class,
             processing_class=discriminator_processing_class,
             reads_prompt=is_conditional(train_dataset, self.text_format),
-            generator_vocab_size=generator.get_input_embeddings().num_embeddings,
+            generator_vocab_size=embedding_rows(generator),
             args=args,
             read_generator=reader_of(generator, is_conditional(train_dataset, self.text_format), args.temperature),
         )

@@ -654,7 +654,8 @@ def test_texts_for_a_generator_saved_without_a_tokenizer_are_refused(tiny_model,
         )
 
 
-def test_an_adapter_trains_and_the_base_stays(tiny_model, tmp_path):
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["embed_tokens", "v_proj"]])
+def test_an_adapter_trains_and_the_base_stays(targets, tiny_model, tmp_path):
     from peft import LoraConfig
 
     base = tiny_model("llama")
@@ -663,7 +664,7 @@ def test_an_adapter_trains_and_the_base_stays(tiny_model, tmp_path):
         base,
         tiny_model("cnn"),
         config(tmp_path, beta=0.1),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"]),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=targets),
     )
     after = {
         name.replace("base_model.model.", "").replace("base_layer.", ""): v
