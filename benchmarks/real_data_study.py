@@ -12,6 +12,7 @@ repeated, an interrupted one resumes from its last checkpoint in `--work`.
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -280,13 +281,15 @@ def write_page(results: Path, page: Path) -> None:
     tables: dict[str, str] = {}
     for name, task in TASKS.items():
         runs = found.get(name)
-        parts = {"cost": "", "stages": "", "gains": "", "samples": ""}
+        parts = dict.fromkeys(("cost", "stages", "gains", "picture", "samples"), "Not measured yet.")
         if runs:
+            picture = results / f"{name}.png"
+            draw(task, runs, picture)
+            what = f"BLEU-{task.order} and self-BLEU-{task.order} of {name} over the temperature"
             parts = {
                 "cost": cost(runs), "stages": stages_table(runs), "gains": gains_table(task, runs),
-                "samples": samples_list(runs),
+                "picture": f"![{what}]({os.path.relpath(picture, page.parent)})", "samples": samples_list(runs),
             }  # fmt: skip
-            draw(task, runs, results / f"{name}.png")
         tables |= {f"{part} {name}": text for part, text in parts.items()}
     write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
 

@@ -10,7 +10,7 @@ import real_data_study
 
 ROOT = Path(__file__).parent.parent
 
-PARTS = ("cost", "stages", "gains", "samples")
+PARTS = ("cost", "stages", "gains", "picture", "samples")
 PAGE = "".join(
     f"<!-- begin {part} {task} -->\n<!-- end {part} {task} -->\n" for task in real_data_study.TASKS for part in PARTS
 )
@@ -76,6 +76,8 @@ def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
     assert f"| SeqGAN, reward constant | 0.0713 +- 0.0012 (p = 9e-05) | {over_it} |  |  |  |" in written
     assert "- poem 1 (0.50)\n  - nearest: real one" in written and "poem 2" not in written
     assert "3 seeds. CPU minutes: maximum likelihood 1.0 +- 0.0, the game 2.0 +- 0.0. AUC of D" in written
+    assert "![BLEU-2 and self-BLEU-2 of poems over the temperature](results/poems.png)" in written
+    assert "<!-- begin cost music -->\n\nNot measured yet." in written
     assert (results / "poems.png").stat().st_size > 10_000 and not (results / "music.png").exists()
     real_data_study.write_page(results, page)
     assert page.read_text() == written
