@@ -272,7 +272,8 @@ def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
     }
     auc = mean_and_deviation([run["discriminator"]["auc"] for run in runs.values()], 2)
     said = ", ".join(f"{what} {value}" for what, value in minutes.items())
-    return f"{len(runs)} seeds. CPU minutes: {said}. AUC of D at the end, on unseen texts: {auc}."
+    seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    return f"{seeds}. CPU minutes: {said}. AUC of D at the end, on unseen texts: {auc}."
 
 
 def write_page(results: Path, page: Path) -> None:
