@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .heads import embedding_rows
+from .adapters import embedding_rows
 
 logger = logging.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .adapters import embedding_rows, is_adapter
 from .chunks import RowLimit, naming_knobs
 from .completions import Completions, decode_ids
 from .config import DISCRIMINATOR_LOSSES
-from .heads import embedding_rows
 from .processes import add_gradients, largest, process_index, put_together, share_of, total
 from .states import dropout_off, own_randomness
 
@@ -129,7 +129,7 @@ class Discriminator:
         model.config.label2id = {label: index for index, label in LABELS.items()}
         self._known_ids: int | None = None
         if self.processing_class is None and embedding_rows(model) < generator_vocab_size:
-            if reads_generator or _is_adapter(model):
+            if reads_generator or is_adapter(model):
                 self._known_ids = embedding_rows(model)
             else:
                 logger.info(f"The discriminator's embedding gets {generator_vocab_size} rows, as the generator's has.")
@@ -469,7 +469,7 @@ class Discriminator:
 
     def load(self, directory: str | Path) -> None:
         """Read weights that [`save`] wrote, for the model in place."""
-        if _is_adapter(self.model):
+        if is_adapter(self.model):
             from peft import load_peft_weights, set_peft_model_state_dict
 
             set_peft_model_state_dict(self.model, load_peft_weights(str(directory), device=str(self.device)))
@@ -628,10 +628,6 @@ def _ready_for_batches(tokenizer: PreTrainedTokenizerBase, reads_prompt: bool) -
     return tokenizer
 
 
-def _is_adapter(model: nn.Module) -> bool:
-    return hasattr(model, "get_base_model")
-
-
 def _reads_up_to_padding(model: PreTrainedModel) -> bool:
     """
     Tell whether a model takes its padding token for the end of a text, as classifiers on decoders do: told another one,
@@ -656,7 +652,7 @@ def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:
     generator cannot write. A whole model gets a row for it. The model below an adapter stays as it is, or what is
     saved of the adapter would not fit it again: padding is read there as the last row, and the mask hides it.
     """
-    if pad_token_id >= embedding_rows(model) and _is_adapter(model):
+    if pad_token_id >= embedding_rows(model) and is_adapter(model):
         model.get_input_embeddings().register_forward_pre_hook(_read_padding_as_last_row)
     elif pad_token_id >= embedding_rows(model):
         model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)

@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation import LogitsProcessorList, StoppingCriteriaList
 
+from .adapters import is_adapter, without_adapter
 from .blockwise import Projection
 from .caches import write_in_place
 from .chunks import RowLimit
@@ -84,7 +85,7 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
         model (`PreTrainedModel`): The generator.
     """
     # An adapter's `generate` writes its own generation_config into the model it wraps.
-    owners = [model, model.get_base_model()] if hasattr(model, "get_base_model") else [model]
+    owners = [model, without_adapter(model)] if is_adapter(model) else [model]
     configs = [owner.generation_config for owner in owners]
     for owner in owners:
         owner.generation_config = GenerationConfig()

@@ -1,4 +1,4 @@
-"""The ends of a model: its output head apart, so that what it projects can go block by block; and its input embedding."""
+"""The output head, apart from its model: what it projects can then go block by block, and never exist as a whole."""
 
 import contextlib
 import weakref
@@ -9,22 +9,12 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from .adapters import without_adapter
 from .states import dropout_off
 
 # By model, and by its head: a model may get another, and two may share one.
 _Verdicts = weakref.WeakKeyDictionary[nn.Module, bool]
 _ends_with_head: weakref.WeakKeyDictionary[nn.Module, _Verdicts] = weakref.WeakKeyDictionary()
-
-
-def embedding_rows(model: nn.Module) -> int:
-    """
-    Return how many token ids a model's input embedding has a row for.
-
-    Args:
-        model (`nn.Module`): A transformers model, also where an adapter wraps its embedding.
-    """
-    weight = model.get_input_embeddings().weight  # type: ignore[operator]
-    return int(weight.shape[0])
 
 
 def split_head(model: nn.Module) -> nn.Linear | None:
@@ -52,7 +42,7 @@ def split_head(model: nn.Module) -> nn.Linear | None:
     if not _is_plain(head):
         return None
     known = _ends_with_head.setdefault(
-        model.get_base_model() if hasattr(model, "get_base_model") else model,  # type: ignore[operator]
+        without_adapter(model),
         weakref.WeakKeyDictionary(),
     )
     if head not in known:

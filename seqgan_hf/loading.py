@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from transformers import (
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, find_adapter_config_file, is_peft_available, logging
 
 from . import models as own_models  # noqa: F401  (registers our model types with the Auto classes)
+from .adapters import without_adapter
 from .hub import first_line
 
 logger = logging.get_logger(__name__)
@@ -203,51 +204,6 @@ def require_tokenizer(processing_class: Any, name: str) -> None:
             f"`{name}` must be a tokenizer; got {type(processing_class).__name__}. Load it by "
             "`AutoTokenizer.from_pretrained`."
         )
-
-
-def is_adapter(model: Any) -> bool:
-    """Tell whether a network is an adapter around another one."""
-    return hasattr(model, "get_base_model")
-
-
-def without_adapter(model: Any) -> Any:
-    """Return the network inside an adapter; one that is none as it is."""
-    return model.get_base_model() if is_adapter(model) else model
-
-
-def base_folders(*networks: Any) -> set[Path]:
-    """
-    Return the local folders of the models that adapters belong to.
-
-    Args:
-        *networks: Loaded; of those that are no adapter, and of models from the Hub, there is no folder.
-
-    Returns:
-        `set[Path]`: absolute.
-    """
-    names = [
-        getattr(without_adapter(network).config, "_name_or_path", "") for network in networks if is_adapter(network)
-    ]
-    return {Path(name).resolve() for name in names if name and (Path(name) / CONFIG_NAME).is_file()}
-
-
-def require_bases_elsewhere(bases: Collection[Path], *folders: Path) -> None:
-    """
-    Refuse to save where the model of an adapter lies: that of a folder with an adapter is removed.
-
-    Args:
-        bases (`Collection[Path]`): From [`base_folders`].
-        *folders (`Path`): In which networks will be saved.
-
-    Raises:
-        ValueError: If one of them is the folder of such a model.
-    """
-    for folder in folders:
-        if folder.resolve() in bases:
-            raise ValueError(
-                f"`output_dir` must leave the model alone that an adapter belongs to, and {folder} holds it. Give "
-                "another one."
-            )
 
 
 def _require_weights(model: nn.Module, role: str) -> None:

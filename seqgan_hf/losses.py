@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .adapters import is_adapter, without_adapter
 from .blockwise import TokenValues, logps_at_temperatures, token_loss
 from .completions import Completions
 from .heads import split_head, without_head
@@ -32,8 +33,8 @@ def forward_accepts(model: nn.Module, argument: str) -> bool:
 
 
 def _wrapped_by(model: nn.Module) -> nn.Module | None:
-    if hasattr(model, "get_base_model"):
-        return model.get_base_model()
+    if is_adapter(model):
+        return without_adapter(model)
     return getattr(model, "_orig_mod", None) or getattr(model, "module", None)
 
 

@@ -10,19 +10,12 @@ from datasets import Dataset
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import is_bitsandbytes_available, is_peft_available
 
+from .adapters import base_folders, require_bases_elsewhere
 from .arguments import TextRecipeArguments
 from .checkpoints import folders_of_pair
 from .config import SeqGANConfig
 from .corpora import all_strings
-from .loading import (
-    base_folders,
-    find_tokenizer,
-    hub_arguments,
-    load_discriminator,
-    load_generator,
-    load_tokenizer,
-    require_bases_elsewhere,
-)
+from .loading import find_tokenizer, hub_arguments, load_discriminator, load_generator, load_tokenizer
 from .models import LSTMConfig, LSTMForCausalLM
 from .processes import from_first
 from .tokenization import train_tokenizer

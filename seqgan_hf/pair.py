@@ -15,6 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 from transformers.utils import ADAPTER_CONFIG_NAME, logging
 
+from .adapters import is_adapter, require_bases_elsewhere
 from .checkpoints import (
     DISCRIMINATOR_FOLDER,
     STATE_FILE,
@@ -32,7 +33,6 @@ from .discriminator import Discriminator
 from .generation import generate_completions
 from .interruption import InterruptionCallback
 from .launch import place_of_files
-from .loading import is_adapter, require_bases_elsewhere
 from .memory import rows_that_fit
 from .processes import from_first
 from .samples import ARGUMENTS_FILE

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import is_matplotlib_available, logging
 
+from .adapters import is_adapter, without_adapter
 from .completions import Completions
 from .config import SeqGANConfig
 from .discriminator import area_under_curve
 from .hub import BackgroundPushes, PushError, create_repository, how_to_push, result_of_push, stage_checkpoint
-from .loading import is_adapter, without_adapter
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .pair import PairTrainer
 from .plots import plot_learning_curves

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import is_matplotlib_available
 
+from .adapters import embedding_rows
 from .arguments import SyntheticRecipeArguments, TextRecipeArguments
 from .checkpoints import checkpoints_in, last_checkpoint, write_whole
 from .completions import one_line
@@ -27,7 +28,6 @@ from .config import SeqGANConfig
 from .data import AnyDataset, TextFormat
 from .evaluation import stages_table
 from .flags import parse_config
-from .heads import embedding_rows
 from .hub import create_repository
 from .launch import check_launch
 from .loading import load_generator

@@ -11,11 +11,11 @@ from huggingface_hub import hf_hub_download
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .adapters import embedding_rows
 from .completions import Completions, one_line
 from .data import TextFormat, prepare_dataset
 from .discriminator import LABELS, Discriminator, context_length
 from .generation import generate_completions, sampling_config
-from .heads import embedding_rows
 from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import reader_of
 from .processes import is_first

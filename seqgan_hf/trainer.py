@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProgressCallb
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
+from .adapters import base_folders, embedding_rows, require_bases_elsewhere
 from .callbacks import CompletionsCallback, DiscriminatorCallback, WarningsCallback
 from .checkpoints import folders_of_pair
 from .chunks import naming_knobs
@@ -23,17 +24,14 @@ from .data import AnyDataset, TextFormat, check_kind, is_conditional, is_convers
 from .discriminator import Discriminator, context_length
 from .evaluation import completion_metrics, held_out_metrics
 from .generation import new_row_limit, sampling_config, with_every_eos
-from .heads import embedding_rows
 from .hub import BackgroundPushes
 from .interruption import InterruptionCallback
 from .launch import check_launch, on_device
 from .loading import (
-    base_folders,
     find_tokenizer,
     hub_arguments,
     load_discriminator,
     load_generator,
-    require_bases_elsewhere,
     require_discriminator,
     require_generator,
     require_tokenizer,

@@ -16,7 +16,7 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"masking", "redaction", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"}
+    {"adapters", "masking", "redaction", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"}
     | {"trial", "votes", "request_guard"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"}
     | {"judge_server"},
