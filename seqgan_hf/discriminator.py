@@ -1,8 +1,6 @@
 """`Discriminator`: a sequence classifier, its tokenizer and its optimizer; it scores, learns and is tested."""
 
-import copy
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,10 +11,21 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .adapters import embedding_rows, is_adapter
+from .adapters import is_adapter
 from .chunks import RowLimit, naming_knobs
 from .completions import Completions, decode_ids
 from .config import DISCRIMINATOR_LOSSES
+from .fitting import (
+    GENERATED,
+    REAL,
+    check_labels,
+    fit_padding,
+    fit_rows,
+    label_settings,
+    own_tokenizer,
+    reads_generator,
+    ready_for_batches,
+)
 from .processes import add_gradients, largest, process_index, put_together, share_of, total
 from .states import dropout_off, own_randomness
 
@@ -24,18 +33,10 @@ logger = logging.get_logger(__name__)
 
 ReadGenerator = Callable[..., dict[str, torch.Tensor]]
 
-GENERATED, REAL = 0, 1
 # More texts at once are no faster there, and what they need is not given back to the system: after thousands of batches
 # of a thousand texts, memory had grown by a quarter.
 _MEMORY_KNOBS = "Lower `discriminator_batch_size` or `max_completion_length`, or train an adapter of it alone"
 _MOST_SCORED_ON_CPU = 256
-LABELS = {GENERATED: "generated", REAL: "real"}
-# What detectors call the two.
-_WORDS = {
-    GENERATED: {"generated", "fake", "machine", "ai", "bot", "llm", "gpt", "chatgpt", "synthetic", "artificial"},
-    REAL: {"real", "human", "authentic", "genuine", "original"},
-}
-_NEGATIONS = {"not", "non", "no"}
 
 
 class Discriminator:
@@ -103,14 +104,13 @@ class Discriminator:
                 f"The discriminator must have two labels, generated and real; got {model.config.num_labels}. Load it "
                 "with `num_labels=2`."
             )
-        _check_labels(model)
+        check_labels(model)
         self.model = model
         self.generator_processing_class = generator_processing_class
-        self.processing_class = _own_tokenizer(
-            embedding_rows(model), generator_processing_class, processing_class, generator_vocab_size
+        self.processing_class = own_tokenizer(
+            model, generator_processing_class, processing_class, generator_vocab_size
         )
-        reads_generator = bool(getattr(model.config, "reads_generator", ()))
-        if self.processing_class is not None and (reads_generator or learns_prefixes):
+        if self.processing_class is not None and (reads_generator(model) or learns_prefixes):
             raise ValueError(
                 "A discriminator that reads the generator beside the text, or judges each of its prefixes, reads the "
                 f"generator's tokens; {type(model).__name__} came with a tokenizer of its own. Leave "
@@ -125,29 +125,16 @@ class Discriminator:
         self.learns_prefixes = learns_prefixes
         self.read_generator = read_generator
         self.autocast: Callable[[], AbstractContextManager] = nullcontext
-        model.config.id2label = dict(LABELS)
-        model.config.label2id = {label: index for index, label in LABELS.items()}
-        self._known_ids: int | None = None
-        if self.processing_class is None and embedding_rows(model) < generator_vocab_size:
-            if reads_generator or is_adapter(model):
-                self._known_ids = embedding_rows(model)
-            else:
-                logger.info(f"The discriminator's embedding gets {generator_vocab_size} rows, as the generator's has.")
-                model.resize_token_embeddings(generator_vocab_size, mean_resizing=False)
+        for name, value in label_settings().items():
+            setattr(model.config, name, value)
         before = model.config.pad_token_id
-        is_a_word = before is not None and before < generator_vocab_size and (before != pad_token_id or pad_is_a_token)
-        hides_a_token = is_a_word and not reads_generator
-        if self.processing_class is not None:
-            self.processing_class = _ready_for_batches(self.processing_class, reads_prompt)
+        self._known_ids = None
+        if self.processing_class is None:
+            self._known_ids = fit_rows(model, generator_vocab_size)
+            fit_padding(model, pad_token_id, pad_is_a_token, generator_vocab_size)
+        else:
+            self.processing_class = ready_for_batches(self.processing_class, reads_prompt)
             model.config.pad_token_id = self.processing_class.pad_token_id
-        elif before is None or (hides_a_token and _reads_up_to_padding(model)):
-            _give_padding_token(model, generator_vocab_size if pad_is_a_token else pad_token_id)
-        elif hides_a_token and before != pad_token_id:
-            logger.warning(
-                f"The discriminator pads with token {model.config.pad_token_id}, which the generator may write as a "
-                f"word; the generator pads with {pad_token_id}. Some classifiers take their positions from it. Set "
-                "`discriminator.config.pad_token_id` to the generator's to silence this."
-            )
         self.pad_token_id: int = model.config.pad_token_id
         self.pads_anew = before not in (None, self.pad_token_id)
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
@@ -178,7 +165,7 @@ class Discriminator:
             ids, mask = texts.sequences(self.reads_prompt, self.pad_token_id)
             self._check_known(ids, mask)
             inputs = {"input_ids": ids, "attention_mask": mask}
-            wanted = getattr(self.model.config, "reads_generator", ())
+            wanted = reads_generator(self.model)
             if wanted and self.read_generator is not None:
                 models = getattr(self.model, "language_models", ())
                 inputs |= self.read_generator(texts.to(self.device), wanted, models)
@@ -552,115 +539,6 @@ def context_length(model: PreTrainedModel, processing_class: PreTrainedTokenizer
     limits = [positions, getattr(processing_class, "model_max_length", None)]
     # Tokenizers without a limit say 1e30.
     return min((limit for limit in limits if limit is not None and limit < 1e9), default=None)
-
-
-def _check_labels(model: PreTrainedModel) -> None:
-    """Compare the labels of a trained head with those of the game; a new one has names without a meaning."""
-    labels: Any = model.config.id2label
-    names = {int(index): str(name) for index, name in labels.items()}
-    meanings = {index: _meaning(name) for index, name in names.items()}
-    came = " and ".join(f"{name!r} ({index})" for index, name in sorted(names.items()))
-    if meanings[GENERATED] == REAL or meanings[REAL] == GENERATED:
-        raise ValueError(
-            f"The discriminator must have the labels generated (0) and real (1); got {came}, which would reward the "
-            "generator for the opposite. Swap the two rows of its head, or, if the names are wrong, set "
-            f"`discriminator.config.id2label` to {LABELS}."
-        )
-    is_new = all(name == f"LABEL_{index}" for index, name in names.items())
-    if not is_new and meanings != {GENERATED: GENERATED, REAL: REAL}:
-        logger.warning(
-            f"The discriminator has the labels {came}. They are taken for generated and real, so that the generator is "
-            f"rewarded for the second. Set `discriminator.config.id2label` to {LABELS} to silence this."
-        )
-
-
-def _meaning(name: str) -> int | None:
-    """Return the index of a label by its words, such as `AI-generated` or `ChatGPT`; `None` if they do not tell."""
-    words = set(re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()))
-    meant = [index for index, known in _WORDS.items() if words & known]
-    return meant[0] if len(meant) == 1 and not words & _NEGATIONS else None
-
-
-def _own_tokenizer(
-    num_rows: int,
-    generator_tokenizer: PreTrainedTokenizerBase | None,
-    own_tokenizer: PreTrainedTokenizerBase | None,
-    generator_vocab_size: int,
-) -> PreTrainedTokenizerBase | None:
-    """Return the tokenizer to re-encode with, or `None` where the generator's ids can be read as they are."""
-    if own_tokenizer is not None and generator_tokenizer is None:
-        raise ValueError(
-            "The discriminator has a tokenizer of its own, so the generator's texts must be decoded for it, but the "
-            "generator has none. Pass the generator's tokenizer as `processing_class`."
-        )
-    num_tokens = generator_vocab_size
-    if generator_tokenizer is not None:
-        vocabulary = generator_tokenizer.get_vocab()
-        if own_tokenizer is not None and own_tokenizer.get_vocab() != vocabulary:
-            return own_tokenizer
-        # Embeddings have rows to spare, and not as many in each model of a family.
-        num_tokens = min(max(vocabulary.values()) + 1, generator_vocab_size)
-    if num_rows < num_tokens and own_tokenizer is not None:
-        raise ValueError(
-            f"The discriminator has the generator's tokenizer, of {num_tokens} tokens, and an embedding of {num_rows} "
-            f"rows. Call `discriminator.resize_token_embeddings({num_tokens})`."
-        )
-    if num_rows < num_tokens:
-        raise ValueError(
-            f"The discriminator would read the generator's token ids, but it knows {num_rows} tokens and the generator "
-            f"writes {num_tokens}. Pass the discriminator's own tokenizer as `discriminator_processing_class`, "
-            "so that texts are re-encoded, or a discriminator with the generator's vocabulary."
-        )
-    return None
-
-
-def _ready_for_batches(tokenizer: PreTrainedTokenizerBase, reads_prompt: bool) -> PreTrainedTokenizerBase:
-    """Return a copy that pads, and that cuts a long prompt at its beginning and not the completion behind it."""
-    tokenizer = copy.deepcopy(tokenizer)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            "The discriminator's tokenizer has no padding token, and no EOS to stand in for it. Set its `pad_token`."
-        )
-    if reads_prompt:
-        tokenizer.truncation_side = "left"
-    return tokenizer
-
-
-def _reads_up_to_padding(model: PreTrainedModel) -> bool:
-    """
-    Tell whether a model takes its padding token for the end of a text, as classifiers on decoders do: told another one,
-    it gives other logits for a text that ends in that token. The mask says here that nothing is padding.
-    """
-    padding = model.config.pad_token_id
-    word, other = [token for token in range(3) if token != padding][:2]
-    ids = torch.tensor([[word, padding]], device=model.device)
-    logits = []
-    with torch.inference_mode(), dropout_off(model):
-        for told in (other, padding):
-            model.config.pad_token_id = told
-            logits.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits)
-    return not torch.equal(*logits)
-
-
-def _give_padding_token(model: PreTrainedModel, pad_token_id: int) -> None:
-    """
-    Tell a model its padding token. Classifiers on decoders find the last token of a text by it.
-
-    Where the generator pads with EOS, that would hide every EOS from such a classifier, so it is told an id that the
-    generator cannot write. A whole model gets a row for it. The model below an adapter stays as it is, or what is
-    saved of the adapter would not fit it again: padding is read there as the last row, and the mask hides it.
-    """
-    if pad_token_id >= embedding_rows(model) and is_adapter(model):
-        model.get_input_embeddings().register_forward_pre_hook(_read_padding_as_last_row)
-    elif pad_token_id >= embedding_rows(model):
-        model.resize_token_embeddings(pad_token_id + 1, mean_resizing=False)
-    model.config.pad_token_id = pad_token_id
-
-
-def _read_padding_as_last_row(embeddings: Any, args: tuple) -> tuple:
-    return (args[0].clamp(max=embeddings.weight.shape[0] - 1), *args[1:])
 
 
 def _concatenate(batches: list[dict[str, torch.Tensor]], pad_token_id: int) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from .adapters import is_adapter, without_adapter
 from .completions import Completions
 from .config import SeqGANConfig
 from .discriminator import area_under_curve
+from .fitting import reads_generator
 from .hub import BackgroundPushes, PushError, create_repository, how_to_push, result_of_push, stage_checkpoint
 from .model_card import CardFacts, NetworkFacts, render_model_card
 from .pair import PairTrainer
@@ -177,7 +178,7 @@ class PublishedPairTrainer(PairTrainer):
             "is_chat": self._is_chat,
             "discriminator_reads_ids": game.processing_class is None,
             "discriminator_reads_prompt": game.reads_prompt,
-            "discriminator_reads_generator": bool(getattr(game.model.config, "reads_generator", ())),
+            "discriminator_reads_generator": bool(reads_generator(game.model)),
             "is_adapter": is_adapter(generator),
             "discriminator_is_adapter": is_adapter(game.model),
             "discriminator_pads_anew": game.pads_anew,

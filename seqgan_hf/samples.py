@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .adapters import embedding_rows
 from .completions import Completions, one_line
 from .data import TextFormat, prepare_dataset
-from .discriminator import LABELS, Discriminator, context_length
+from .discriminator import Discriminator, context_length
+from .fitting import label_settings
 from .generation import generate_completions, sampling_config
 from .loading import find_tokenizer, is_saved, load_discriminator
 from .losses import reader_of
@@ -191,9 +192,8 @@ def load_saved_discriminator(
     if not any(is_saved(name_or_path, name, subfolder=folder, **revision) for name in _NETWORK_CONFIGS):
         return None
     # An adapter is saved without a configuration, and the model below it may have labels of its own.
-    labels = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
     return Discriminator(
-        load_discriminator(name_or_path, subfolder=folder, **labels, **kwargs).to(model.device),
+        load_discriminator(name_or_path, subfolder=folder, **label_settings(), **kwargs).to(model.device),
         processing_class,
         find_tokenizer(name_or_path, subfolder=folder, **kwargs),
         reads_prompt,

@@ -16,10 +16,21 @@ from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
 
 PACKAGE = Path(seqgan_hf.__file__).parent
 FLOORS = [
-    {"adapters", "masking", "redaction", "states", "blockwise", "caches", "models", "metrics", "processes", "randomness"}
+    {
+        "adapters",
+        "masking",
+        "redaction",
+        "states",
+        "blockwise",
+        "caches",
+        "models",
+        "metrics",
+        "processes",
+        "randomness",
+    }
     | {"trial", "votes", "request_guard"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"}
-    | {"judge_server"},
+    | {"fitting", "judge_server"},
     {"checkpoints", "data", "discriminator", "generation", "launch", "loading", "losses", "memory", "tokenization"}
     | {"tones"},
     {"rollout", "oracle", "streams", "corpora", "flags", "samples", "shards"},
