@@ -50,7 +50,7 @@ class Bench:
         # How much alike real texts are is read off training texts, of which there are as many as samples: a small split
         # may be of few sources, pieces of a few tunes, which are more alike than texts that were written apart.
         drawn = random.Random(_DRAWING_SEED).sample(self.training_texts, compared)
-        self.of_real = self.measures.of(self.real) | self.measures.variety(drawn)
+        self.of_real = self.measures.of(self.real, varied=drawn)
 
     def _strings(self, texts: Dataset) -> list[str]:
         """Return texts as they are written, cut where the game cuts them; a block of them at a time."""

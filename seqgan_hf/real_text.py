@@ -6,7 +6,7 @@ import gc
 import json
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,7 @@ def play(
         curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
-    matched = bench.matched_temperature(curves)
-    rival = None
-    if matched is not None:
-        generator = load_generator(str(folder / "mle"), **networks.loading).to(trainer.model.device)
-        (rival,) = bench.curve(trainer, generator, [matched])
+    rival = rival_of_equal_quality(trainer, networks, bench, curves)
     shown = {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
     report = {
         "stages": bench.stages(curves, rival),
@@ -172,6 +168,29 @@ def curve_of_control(
     curve = kept_curve(Path(own_config.output_dir) / "curve.json", bench.what() | {"game": game}, play_and_measure)
     gc.collect()  # a trainer refers to itself, and its networks would stay where the next ones go
     return curve
+
+
+def rival_of_equal_quality(
+    trainer: SeqGANTrainer, networks: Networks, bench: Bench, curves: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any] | None:
+    """
+    Measure the generator before the game at the temperature at which it writes as well as after it.
+
+    Args:
+        trainer (`SeqGANTrainer`): After the game, with the generator before it in `output_dir/mle`.
+        networks (`Networks`): Say how that is loaded.
+        bench (`Bench`): Measures it.
+        curves (`Mapping`): For `MLE` and `SeqGAN` what [`Bench.curve`] returned.
+
+    Returns:
+        `dict`, *optional*: a point as of [`Bench.curve`]; `None` if there is no such temperature.
+    """
+    temperature = bench.matched_temperature(curves)
+    if temperature is None:
+        return None
+    generator = load_generator(str(Path(trainer.args.output_dir) / "mle"), **networks.loading)
+    (point,) = bench.curve(trainer, generator.to(trainer.model.device), [temperature])
+    return point
 
 
 def usable_texts(splits: DatasetDict, args: TextRecipeArguments, config: SeqGANConfig, task: Task) -> DatasetDict:

@@ -93,12 +93,13 @@ class TextMeasures:
         # Names what samples are compared to: figures compare where this is the same.
         self.digest = digest.hexdigest()[:16]
 
-    def of(self, samples: Sequence[str]) -> dict[str, float]:
+    def of(self, samples: Sequence[str], varied: Sequence[str] | None = None) -> dict[str, float]:
         """
         Measure samples.
 
         Args:
             samples (`Sequence[str]`): At least `num_compared`, two or more.
+            varied (`Sequence[str]`, *optional*): As many other texts, whose variety is taken instead of theirs.
 
         Returns:
             `dict`: `bleu2`, ... (quality, in [0, 1]), those of [`variety`], `novelty<order>` (the share of n-grams that
@@ -111,7 +112,7 @@ class TextMeasures:
         new = _computed(Novelty, predictions=tokens, training_texts=self._training_texts, max_order=task.order)
         return {
             **{f"bleu{order}": bleu[f"bleu{order}"] for order in range(2, task.longest_order + 1)},
-            **self.variety(samples),
+            **self.variety(samples if varied is None else varied),
             f"novelty{task.order}": new[f"novelty{task.order}"],
             "copied": new["copied_texts"],
             **(task.more(samples, self.references) if task.more else {}),
