@@ -4,6 +4,7 @@ The discriminator of SeqGAN, a convolutional text classifier, as a Hugging Face 
 This file travels with every saved model (`trust_remote_code=True`), so it imports torch and transformers only.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from transformers.utils.generic import can_return_tuple
 _INITIAL_STD = 0.1
 _INITIAL_BIAS = 0.1
 _INITIAL_GATE_BIAS = -2.0  # the highway layer starts by passing its input through
+_TABLE_AT_MOST = 2**26  # numbers, 256 MiB
+_TABLE_PAYS = (
+    4  # a call of a quarter as many tokens as there are in the vocabulary: the next calls read the table, too
+)
 
 
 class TextCNNConfig(PreTrainedConfig):
@@ -123,6 +128,11 @@ class TextCNNForSequenceClassification(PreTrainedModel):
     tokens of its row; embeddings of padding are zero. So more padding changes nothing, on either side, texts shorter
     than the widest filter work, and a batch without padding gets the convolution of the paper.
 
+    A convolution of embeddings is a sum over the tokens of a window, and a vocabulary has few tokens. So, where no
+    gradient is asked for, on a CPU and in float32, what each token gives to each filter is computed once and summed:
+    the same but for rounding. That table holds `vocab_size * sum(filter_size * num_filters)` numbers, at most 256 MiB
+    (beyond that: the convolution), stays as long as the weights stay as they are, and goes in training.
+
     Args:
         config ([`TextCNNConfig`]):
             Shape of the model.
@@ -133,6 +143,7 @@ class TextCNNForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: TextCNNConfig) -> None:
         super().__init__(config)
+        self._table: _Table | None = None
         self.embeddings: nn.Module = nn.Embedding(config.vocab_size, config.embedding_size)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.embedding_size, num_filters, filter_size)
@@ -209,58 +220,135 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of `input_ids` and `inputs_embeds`.")
-        embeddings = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if attention_mask is None and input_ids is not None and self.config.pad_token_id is not None:
             attention_mask = input_ids != self.config.pad_token_id
 
-        lengths = None
+        is_real = None
         if attention_mask is not None:
-            if attention_mask.shape != embeddings.shape[:2]:
+            given = input_ids if inputs_embeds is None else inputs_embeds
+            assert given is not None
+            shape = given.shape[:2]
+            if attention_mask.shape != shape:
                 raise ValueError(
-                    f"`attention_mask` must have shape {tuple(embeddings.shape[:2])} to match the input, got "
+                    f"`attention_mask` must have shape {tuple(shape)} to match the input, got "
                     f"{tuple(attention_mask.shape)}."
                 )
             is_real = attention_mask != 0
-            if not bool(is_real.all()):
-                lengths = is_real.sum(dim=1)
-                embeddings = _left_align(embeddings, is_real)
+            is_real = None if bool(is_real.all()) else is_real
 
-        features = self.norm(self._pool_windows(self.embedding_dropout(embeddings), lengths))
+        if input_ids is not None and (layers := self._layers_of_table(input_ids)):
+            activations = self._look_up(input_ids, is_real, *layers)
+        else:
+            activations = self._convolve(
+                self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds, is_real
+            )
+        features = self.norm(self._pool_windows(activations, None if is_real is None else is_real.sum(dim=1)))
         logits = self.classifier(self.dropout(self.highway(features)))
         loss = None if labels is None else self._cross_entropy(logits, labels, kwargs.get("num_items_in_batch"))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def _pool_windows(self, embeddings: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+    def _convolve(self, embeddings: torch.Tensor, is_real: torch.Tensor | None) -> Iterator[torch.Tensor]:
+        """
+        Run the convolutions.
+
+        Args:
+            embeddings (`torch.Tensor` of shape `(batch_size, sequence_length, embedding_size)`):
+                Of the tokens.
+            is_real (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Which of them count. `None`: all.
+
+        Yields:
+            `torch.Tensor` of shape `(batch_size, num_filters, num_windows)`, for each width.
+        """
+        if is_real is not None:
+            embeddings = _left_align(embeddings, is_real, 0.0)
+        sequence_length = embeddings.shape[1]
+        channels_first = self.embedding_dropout(embeddings).transpose(1, 2)
+        for width, convolution in zip(self.config.filter_sizes, self.convolutions, strict=True):
+            assert isinstance(convolution, nn.Conv1d)
+            if width == sequence_length:
+                # One window: a matrix product, which takes a third of the time of the convolution.
+                whole = F.linear(channels_first.flatten(1), convolution.weight.flatten(1), convolution.bias)
+                yield whole.unsqueeze(-1)
+            else:
+                yield convolution(F.pad(channels_first, (0, max(width - sequence_length, 0))))
+
+    def _layers_of_table(self, input_ids: torch.Tensor) -> tuple[nn.Embedding, list[nn.Conv1d]] | None:
+        """Embedding and convolutions, if a table may and should stand for them; otherwise nothing."""
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+            return None
+        if self.embedding_dropout.training and self.embedding_dropout.p > 0:
+            return None
+        embeddings = self.embeddings
+        if type(embeddings) is not nn.Embedding:
+            return None  # an adapter, say, stands in its place
+        convolutions = [layer for layer in self.convolutions if isinstance(layer, nn.Conv1d)]
+        weights = [layer.weight for layer in convolutions]
+        if any(
+            weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in [embeddings.weight, *weights]
+        ):
+            return None
+        num_rows = len(embeddings.weight) + 1
+        if num_rows * sum(weight[:, 0].numel() for weight in weights) > _TABLE_AT_MOST:
+            return None
+        if input_ids.numel() * _TABLE_PAYS < num_rows:
+            return None
+        known = bool((input_ids >= 0).all() and (input_ids < num_rows - 1).all())
+        return (embeddings, convolutions) if known else None  # the embedding says what is wrong
+
+    def _look_up(
+        self,
+        input_ids: torch.Tensor,
+        is_real: torch.Tensor | None,
+        embeddings: nn.Embedding,
+        convolutions: list[nn.Conv1d],
+    ) -> Iterator[torch.Tensor]:
+        """Give what [`_convolve`] gives of the embeddings of these tokens, by sums of the table's rows."""
+        if self._table is None or not self._table.is_of(embeddings.weight, convolutions):
+            self._table = _Table(embeddings.weight, convolutions)
+        padding = len(embeddings.weight)
+        if is_real is not None:
+            input_ids = _left_align(input_ids, is_real, padding)
+        for width, rows in zip(self.config.filter_sizes, self._table.rows, strict=True):
+            padded = F.pad(input_ids, (0, max(width - input_ids.shape[1], 0)), value=padding)
+            places = torch.arange(width) * (padding + 1)
+            windows = padded.unfold(1, width, 1) + places
+            sums = F.embedding_bag(windows.flatten(0, 1), rows, mode="sum")
+            yield sums.unflatten(0, windows.shape[:2]).transpose(1, 2)
+
+    def _pool_windows(self, activations: Iterable[torch.Tensor], lengths: torch.Tensor | None) -> torch.Tensor:
         """
         The highest activation of each filter in each row.
 
         Args:
-            embeddings (`torch.Tensor` of shape `(batch_size, sequence_length, embedding_size)`):
-                Real tokens first, zeros after them.
+            activations (`Iterable[torch.Tensor]`):
+                Of shape `(batch_size, num_filters, num_windows)`, for each width.
             lengths (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Number of real tokens of each row, at least 0. `None`: all of them.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, sum(num_filters))`, at least 0.
         """
-        sequence_length = embeddings.shape[1]
-        channels_first = embeddings.transpose(1, 2)
         pooled = []
-        for width, convolution in zip(self.config.filter_sizes, self.convolutions, strict=True):
-            assert isinstance(convolution, nn.Conv1d)
-            if width == sequence_length:
-                # One window: a matrix product, which takes a third of the time of the convolution.
-                pooled.append(F.linear(channels_first.flatten(1), convolution.weight.flatten(1), convolution.bias))
-                continue
-            activations = convolution(F.pad(channels_first, (0, max(width - sequence_length, 0))))
+        for width, values in zip(self.config.filter_sizes, activations, strict=True):
             if lengths is not None:
-                starts = torch.arange(activations.shape[-1], device=activations.device)
+                starts = torch.arange(values.shape[-1], device=values.device)
                 # Start 0 always counts, so that no row is without a window.
-                last_start = (lengths - width).clamp(min=0).to(activations.device)
-                activations = activations.masked_fill((starts > last_start.unsqueeze(1)).unsqueeze(1), -torch.inf)
+                last_start = (lengths - width).clamp(min=0).to(values.device)
+                missing = (starts > last_start.unsqueeze(1)).unsqueeze(1)
+                values = values.masked_fill_(missing, -torch.inf)
             # The same numbers; `amax` is faster forwards, `max` backwards.
-            pooled.append(activations.max(dim=-1).values if torch.is_grad_enabled() else activations.amax(dim=-1))
+            pooled.append(values.max(dim=-1).values if torch.is_grad_enabled() else values.amax(dim=-1))
         return torch.cat(pooled, dim=1).relu()
+
+    def train(self, mode: bool = True) -> "TextCNNForSequenceClassification":
+        """Switch dropout on or off; in training the table of what tokens give to filters goes, for it would not last."""
+        if mode:
+            self._table = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_table": None}
 
     def _cross_entropy(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
@@ -274,14 +362,52 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         return F.cross_entropy(logits.float(), labels, reduction="sum") / num_items_in_batch
 
 
-def _left_align(embeddings: torch.Tensor, is_real: torch.Tensor) -> torch.Tensor:
-    """Move the real tokens of each row to its front, in their order, and put zeros after them; shapes are kept."""
+class _Table:
+    """
+    What each token gives to each filter at each place of a window.
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(vocab_size, embedding_size)`): Of the tokens.
+        convolutions (`list[nn.Conv1d]`): That read them.
+    """
+
+    @torch.no_grad()
+    def __init__(self, embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> None:
+        self._of = [tensor.clone() for tensor in _read_by_table(embeddings, convolutions)]
+        with_padding = F.pad(embeddings, (0, 0, 0, 1))
+        self.rows = []  # of shape (filter_size * (vocab_size + 1), num_filters), for each width; padding comes last
+        for convolution in convolutions:
+            shares = with_padding @ convolution.weight.permute(2, 1, 0)
+            if convolution.bias is not None:
+                shares[0] += convolution.bias  # every window has one first token
+            self.rows.append(shares.flatten(0, 1))
+
+    def is_of(self, embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> bool:
+        """Whether these are the weights it was made of: a thousandth of the time of a batch, and never wrong."""
+        return all(map(torch.equal, self._of, _read_by_table(embeddings, convolutions)))
+
+
+def _read_by_table(embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> list[torch.Tensor]:
+    biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
+    return [embeddings, *(convolution.weight for convolution in convolutions), *biases]
+
+
+def _left_align(values: torch.Tensor, is_real: torch.Tensor, filler: float) -> torch.Tensor:
+    """
+    Move the real tokens of each row to its front, in their order, and put `filler` after them; shapes are kept.
+
+    Args:
+        values (`torch.Tensor` of shape `(batch_size, sequence_length, ...)`): Token ids or embeddings.
+        is_real (`torch.Tensor` of shape `(batch_size, sequence_length)`): Which tokens count.
+        filler (`float`): What stands for the others.
+    """
     has_gap = (is_real[:, 1:] & ~is_real[:, :-1]).any()
     if has_gap:
         real_first = (~is_real).long().argsort(dim=1, stable=True)
-        embeddings = embeddings.gather(1, real_first.unsqueeze(-1).expand_as(embeddings))
+        order = real_first.view(*real_first.shape, *[1] * (values.dim() - 2)).expand_as(values)
+        values = values.gather(1, order)
         is_real = is_real.gather(1, real_first)
-    return embeddings.masked_fill(~is_real.unsqueeze(-1), 0.0)
+    return values.masked_fill(~is_real.view(*is_real.shape, *[1] * (values.dim() - 2)), filler)
 
 
 __all__ = ["TextCNNConfig", "TextCNNForSequenceClassification"]

@@ -1,3 +1,4 @@
+import copy
 import os
 import re
 import subprocess
@@ -14,6 +15,10 @@ from seqgan_hf.models import TextCNNConfig, TextCNNForSequenceClassification
 from seqgan_hf.models import cnn as cnn_module
 
 VOCAB_SIZE, PAD = 13, 0
+
+
+def random_ids(num_rows: int, length: int) -> torch.Tensor:
+    return torch.randint(VOCAB_SIZE, (num_rows, length), generator=torch.Generator().manual_seed(3))
 
 
 def build(**arguments) -> TextCNNForSequenceClassification:
@@ -215,6 +220,101 @@ def test_rows_without_tokens_are_finite_and_alike(model):
     assert torch.equal(output.logits[0], output.logits[2])
     output.loss.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("normalization", ["none", "layer", "spectral"])
+@pytest.mark.parametrize("length", [1, 2, 7, 11])
+@pytest.mark.parametrize("masked", ["nowhere", "left", "right", "anywhere", "everywhere"])
+def test_without_gradient_a_table_gives_what_the_convolutions_give(normalization, length, masked):
+    model = build(normalization=normalization)
+    ids = random_ids(9, length)
+    place = torch.arange(length)
+    kept = torch.randint(0, length + 1, (9, 1), generator=torch.Generator().manual_seed(1))
+    mask = {
+        "nowhere": torch.ones(9, length, dtype=torch.bool),
+        "left": place >= kept,
+        "right": place < kept,
+        "anywhere": torch.rand(9, length, generator=torch.Generator().manual_seed(2)) < 0.5,
+        "everywhere": torch.zeros(9, length, dtype=torch.bool),
+    }[masked]
+    expected = model(input_ids=ids, attention_mask=mask).logits
+    assert model._table is None
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask).logits
+    assert model._table is not None
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["embeddings.weight", "convolutions.0.weight", "convolutions.2.bias"])
+def test_the_table_follows_weights_however_they_change(model, part):
+    ids = random_ids(9, 11)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        model.get_parameter(part).data.add_(1.0)  # which no version counter sees
+        found = model(input_ids=ids).logits
+    expected = model(input_ids=ids).logits.detach()
+    assert not torch.allclose(expected, before, atol=0.01)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_table_is_kept_between_calls_and_goes_in_training(model):
+    with torch.no_grad():
+        model(input_ids=random_ids(9, 11))
+        table = model._table
+        model.eval()(input_ids=random_ids(3, 11))
+    assert model._table is table is not None
+    assert model.train()._table is None
+
+
+def test_the_table_is_neither_copied_nor_saved(model, tmp_path):
+    with torch.no_grad():
+        model(input_ids=random_ids(9, 11))
+    assert copy.deepcopy(model)._table is None
+    torch.save(model, tmp_path / "model.pt")
+    assert torch.load(tmp_path / "model.pt", weights_only=False)._table is None
+    assert model._table is not None
+
+
+def test_dropout_of_the_embeddings_acts_without_gradient_too():
+    model = build(embedding_dropout=0.5, dropout=0.0)
+    ids = random_ids(9, 11)
+    with torch.no_grad():
+        model.train()
+        assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("limit", ["_TABLE_AT_MOST", "_TABLE_PAYS"])
+def test_no_table_is_made_where_it_is_too_large_or_few_tokens_would_read_it(model, monkeypatch, limit):
+    num_rows, per_token = VOCAB_SIZE + 1, 1 * 3 + 2 * 4 + 3 * 5 + 7 * 2
+    ids = random_ids(1, num_rows // 2)
+    for value, made in {
+        "_TABLE_AT_MOST": ((num_rows * per_token - 1, False), (num_rows * per_token, True)),
+        "_TABLE_PAYS": ((1, False), (2, True)),
+    }[limit]:
+        monkeypatch.setattr(cnn_module, limit, value)
+        with torch.no_grad():
+            model(input_ids=ids)
+        assert (model._table is not None) is made
+
+
+def test_no_table_is_made_in_less_precision_or_of_an_embedding_that_is_more_than_one(model):
+    ids = random_ids(9, 11)
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            model(input_ids=ids)
+        copy.deepcopy(model).double()(input_ids=ids)
+        model.embeddings = torch.nn.Sequential(model.embeddings, torch.nn.Tanh())
+        model(input_ids=ids)
+    assert model._table is None
+
+
+@pytest.mark.parametrize("token", [-1, VOCAB_SIZE])
+def test_a_token_outside_the_vocabulary_is_an_error_with_and_without_gradient(model, token):
+    ids = random_ids(9, 11)
+    ids[4, 5] = token
+    for with_gradient in (True, False):
+        with torch.set_grad_enabled(with_gradient), pytest.raises(IndexError, match="out of range"):
+            model(input_ids=ids)
 
 
 def test_embeddings_can_replace_ids(model):
