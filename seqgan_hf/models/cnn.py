@@ -20,10 +20,10 @@ from transformers.utils.generic import can_return_tuple
 _INITIAL_STD = 0.1
 _INITIAL_BIAS = 0.1
 _INITIAL_GATE_BIAS = -2.0  # the highway layer starts by passing its input through
-_TABLE_AT_MOST = 2**26  # numbers, 256 MiB
-_TABLE_PAYS = (
-    4  # a call of a quarter as many tokens as there are in the vocabulary: the next calls read the table, too
-)
+_MOST_SHARES = 2**26  # that are kept: 256 MiB
+# Shares are computed where a call has a quarter as many tokens as the vocabulary. That takes as long as some ten such
+# calls save; an update of the generator makes more.
+_VOCABULARY_OF_A_CALL = 4
 
 
 class TextCNNConfig(PreTrainedConfig):
@@ -119,6 +119,31 @@ class TextCNNHighway(nn.Module):
         return gate * self.transform(features).relu() + (1 - gate) * features
 
 
+class _Shares:
+    """
+    What each token gives to each filter at each place of a window.
+
+    Args:
+        weights (`list[torch.Tensor]`): Of the embedding, then weight and bias of each convolution.
+    """
+
+    @torch.no_grad()
+    def __init__(self, weights: list[torch.Tensor]) -> None:
+        self._weights = [weight.clone() for weight in weights]
+        embeddings, *rest = weights
+        self.padding = len(embeddings)  # the row of a token that gives nothing
+        with_padding = F.pad(embeddings, (0, 0, 0, 1))
+        self.rows = []  # for each width: (filter_size * (vocab_size + 1), num_filters), a block for each place
+        for weight, bias in zip(rest[::2], rest[1::2], strict=True):
+            shares = with_padding @ weight.permute(2, 1, 0)
+            shares[0] += bias  # every window has one first token
+            self.rows.append(shares.flatten(0, 1))
+
+    def are_of(self, weights: list[torch.Tensor]) -> bool:
+        """Whether these are the weights that they were made of; it takes a twentieth of the time of a batch."""
+        return all(torch.equal(old, new) for old, new in zip(self._weights, weights, strict=True))
+
+
 class TextCNNForSequenceClassification(PreTrainedModel):
     """
     Convolutions of several widths, maximum over time, highway and a linear head: the discriminator of SeqGAN
@@ -128,10 +153,10 @@ class TextCNNForSequenceClassification(PreTrainedModel):
     tokens of its row; embeddings of padding are zero. So more padding changes nothing, on either side, texts shorter
     than the widest filter work, and a batch without padding gets the convolution of the paper.
 
-    A convolution of embeddings is a sum over the tokens of a window, and a vocabulary has few tokens. So, where no
-    gradient is asked for, on a CPU and in float32, what each token gives to each filter is computed once and summed:
-    the same but for rounding. That table holds `vocab_size * sum(filter_size * num_filters)` numbers, at most 256 MiB
-    (beyond that: the convolution), stays as long as the weights stay as they are, and goes in training.
+    A filter adds up what the tokens of a window give to it, and a vocabulary has few tokens. So, in eval mode, without
+    gradients, on a CPU and in float32, each token's share in each filter is computed once and looked up: the same but
+    for rounding. There are `vocab_size * sum(filter_size * num_filters)` shares, kept until the weights change; if they
+    take more than 256 MiB, or layers have been replaced or hooked, the convolutions run.
 
     Args:
         config ([`TextCNNConfig`]):
@@ -140,10 +165,10 @@ class TextCNNForSequenceClassification(PreTrainedModel):
 
     config: TextCNNConfig
     config_class = TextCNNConfig
+    _shares: _Shares | None = None
 
     def __init__(self, config: TextCNNConfig) -> None:
         super().__init__(config)
-        self._table: _Table | None = None
         self.embeddings: nn.Module = nn.Embedding(config.vocab_size, config.embedding_size)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.embedding_size, num_filters, filter_size)
@@ -236,8 +261,8 @@ class TextCNNForSequenceClassification(PreTrainedModel):
             is_real = attention_mask != 0
             is_real = None if bool(is_real.all()) else is_real
 
-        if input_ids is not None and (layers := self._layers_of_table(input_ids)):
-            activations = self._look_up(input_ids, is_real, *layers)
+        if input_ids is not None and (shares := self._shares_for(input_ids)):
+            activations = self._add_up(input_ids, is_real, shares)
         else:
             activations = self._convolve(
                 self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds, is_real
@@ -273,46 +298,41 @@ class TextCNNForSequenceClassification(PreTrainedModel):
             else:
                 yield convolution(F.pad(channels_first, (0, max(width - sequence_length, 0))))
 
-    def _layers_of_table(self, input_ids: torch.Tensor) -> tuple[nn.Embedding, list[nn.Conv1d]] | None:
-        """Embedding and convolutions, if a table may and should stand for them; otherwise nothing."""
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    def _shares_for(self, input_ids: torch.Tensor) -> _Shares | None:
+        """The shares of tokens in filters, if they may and should stand for the convolutions; otherwise nothing."""
+        layers = [self.embeddings, *self.convolutions]
+        if self.training or not all(map(_is_plain, layers)):
+            self._shares = None
             return None
-        if self.embedding_dropout.training and self.embedding_dropout.p > 0:
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return None
-        embeddings = self.embeddings
-        if type(embeddings) is not nn.Embedding:
-            return None  # an adapter, say, stands in its place
-        convolutions = [layer for layer in self.convolutions if isinstance(layer, nn.Conv1d)]
-        weights = [layer.weight for layer in convolutions]
-        if any(
-            weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in [embeddings.weight, *weights]
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        weights = [weight for layer in layers for weight in layer.parameters()]
+        num_rows = len(weights[0]) + 1
+        num_shares = num_rows * sum(weight[:, 0].numel() for weight in weights[1::2])
+        if num_shares > _MOST_SHARES or input_ids.numel() * _VOCABULARY_OF_A_CALL < num_rows:
+            return None
+        if (
+            input_ids.dtype not in (torch.int32, torch.int64)
+            or not ((input_ids >= 0) & (input_ids < num_rows - 1)).all()
         ):
-            return None
-        num_rows = len(embeddings.weight) + 1
-        if num_rows * sum(weight[:, 0].numel() for weight in weights) > _TABLE_AT_MOST:
-            return None
-        if input_ids.numel() * _TABLE_PAYS < num_rows:
-            return None
-        known = bool((input_ids >= 0).all() and (input_ids < num_rows - 1).all())
-        return (embeddings, convolutions) if known else None  # the embedding says what is wrong
+            return None  # the embedding says what is wrong
+        shares = self._shares
+        if shares is None or not shares.are_of(weights):
+            shares = self._shares = _Shares(weights)
+        return shares
 
-    def _look_up(
-        self,
-        input_ids: torch.Tensor,
-        is_real: torch.Tensor | None,
-        embeddings: nn.Embedding,
-        convolutions: list[nn.Conv1d],
+    def _add_up(
+        self, input_ids: torch.Tensor, is_real: torch.Tensor | None, shares: _Shares
     ) -> Iterator[torch.Tensor]:
-        """Give what [`_convolve`] gives of the embeddings of these tokens, by sums of the table's rows."""
-        if self._table is None or not self._table.is_of(embeddings.weight, convolutions):
-            self._table = _Table(embeddings.weight, convolutions)
-        padding = len(embeddings.weight)
+        """Give what [`_convolve`] gives of the embeddings of these tokens, by sums of their shares."""
         if is_real is not None:
-            input_ids = _left_align(input_ids, is_real, padding)
-        for width, rows in zip(self.config.filter_sizes, self._table.rows, strict=True):
-            padded = F.pad(input_ids, (0, max(width - input_ids.shape[1], 0)), value=padding)
-            places = torch.arange(width) * (padding + 1)
-            windows = padded.unfold(1, width, 1) + places
+            input_ids = _left_align(input_ids, is_real, shares.padding)
+        for width, rows in zip(self.config.filter_sizes, shares.rows, strict=True):
+            padded = F.pad(input_ids, (0, max(width - input_ids.shape[1], 0)), value=shares.padding)
+            first_rows = torch.arange(width, device=input_ids.device) * (shares.padding + 1)
+            windows = padded.unfold(1, width, 1) + first_rows
             sums = F.embedding_bag(windows.flatten(0, 1), rows, mode="sum")
             yield sums.unflatten(0, windows.shape[:2]).transpose(1, 2)
 
@@ -336,19 +356,15 @@ class TextCNNForSequenceClassification(PreTrainedModel):
                 # Start 0 always counts, so that no row is without a window.
                 last_start = (lengths - width).clamp(min=0).to(values.device)
                 missing = (starts > last_start.unsqueeze(1)).unsqueeze(1)
-                values = values.masked_fill_(missing, -torch.inf)
+                # In place it is faster, but with gradients others may hold what is filled.
+                fill = values.masked_fill if torch.is_grad_enabled() else values.masked_fill_
+                values = fill(missing, -torch.inf)
             # The same numbers; `amax` is faster forwards, `max` backwards.
             pooled.append(values.max(dim=-1).values if torch.is_grad_enabled() else values.amax(dim=-1))
         return torch.cat(pooled, dim=1).relu()
 
-    def train(self, mode: bool = True) -> "TextCNNForSequenceClassification":
-        """Switch dropout on or off; in training the table of what tokens give to filters goes, for it would not last."""
-        if mode:
-            self._table = None
-        return super().train(mode)
-
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_table": None}
+        return self.__dict__ | {"_shares": None}
 
     def _cross_entropy(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
@@ -362,34 +378,20 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         return F.cross_entropy(logits.float(), labels, reduction="sum") / num_items_in_batch
 
 
-class _Table:
-    """
-    What each token gives to each filter at each place of a window.
-
-    Args:
-        embeddings (`torch.Tensor` of shape `(vocab_size, embedding_size)`): Of the tokens.
-        convolutions (`list[nn.Conv1d]`): That read them.
-    """
-
-    @torch.no_grad()
-    def __init__(self, embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> None:
-        self._of = [tensor.clone() for tensor in _read_by_table(embeddings, convolutions)]
-        with_padding = F.pad(embeddings, (0, 0, 0, 1))
-        self.rows = []  # of shape (filter_size * (vocab_size + 1), num_filters), for each width; padding comes last
-        for convolution in convolutions:
-            shares = with_padding @ convolution.weight.permute(2, 1, 0)
-            if convolution.bias is not None:
-                shares[0] += convolution.bias  # every window has one first token
-            self.rows.append(shares.flatten(0, 1))
-
-    def is_of(self, embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> bool:
-        """Whether these are the weights it was made of: a thousandth of the time of a batch, and never wrong."""
-        return all(map(torch.equal, self._of, _read_by_table(embeddings, convolutions)))
-
-
-def _read_by_table(embeddings: torch.Tensor, convolutions: list[nn.Conv1d]) -> list[torch.Tensor]:
-    biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
-    return [embeddings, *(convolution.weight for convolution in convolutions), *biases]
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is as it was built: its weights and nothing else decide what it gives."""
+    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+        return False
+    weights = list(layer.parameters())
+    # A parameter in the hands of `torch.func` or of a mesh is of another type.
+    plain = all(type(weight) is nn.Parameter and type(weight.data) is torch.Tensor for weight in weights)
+    if not plain or any(weight.dtype != torch.float32 or weight.device.type != "cpu" for weight in weights):
+        return False
+    if type(layer) is nn.Embedding:
+        return layer.max_norm is None
+    if type(layer) is not nn.Conv1d or layer.bias is None:
+        return False  # an adapter, say, stands in its place
+    return (layer.stride, layer.padding, layer.dilation, layer.groups) == ((1,), (0,), (1,), 1)
 
 
 def _left_align(values: torch.Tensor, is_real: torch.Tensor, filler: float) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from seqgan_hf.models import TextCNNConfig, TextCNNForSequenceClassification
@@ -225,7 +226,7 @@ def test_rows_without_tokens_are_finite_and_alike(model):
 @pytest.mark.parametrize("normalization", ["none", "layer", "spectral"])
 @pytest.mark.parametrize("length", [1, 2, 7, 11])
 @pytest.mark.parametrize("masked", ["nowhere", "left", "right", "anywhere", "everywhere"])
-def test_without_gradient_a_table_gives_what_the_convolutions_give(normalization, length, masked):
+def test_without_gradient_shares_of_tokens_give_what_the_convolutions_give(normalization, length, masked):
     model = build(normalization=normalization)
     ids = random_ids(9, length)
     place = torch.arange(length)
@@ -238,15 +239,15 @@ def test_without_gradient_a_table_gives_what_the_convolutions_give(normalization
         "everywhere": torch.zeros(9, length, dtype=torch.bool),
     }[masked]
     expected = model(input_ids=ids, attention_mask=mask).logits
-    assert model._table is None
+    assert model._shares is None
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=mask).logits
-    assert model._table is not None
+    assert (model._shares is None) == (normalization == "spectral")  # its weights are computed anew at each call
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("part", ["embeddings.weight", "convolutions.0.weight", "convolutions.2.bias"])
-def test_the_table_follows_weights_however_they_change(model, part):
+def test_the_shares_follow_weights_however_they_change(model, part):
     ids = random_ids(9, 11)
     with torch.no_grad():
         before = model(input_ids=ids).logits
@@ -257,22 +258,23 @@ def test_the_table_follows_weights_however_they_change(model, part):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_table_is_kept_between_calls_and_goes_in_training(model):
+def test_the_shares_are_kept_between_calls_and_go_in_training(model):
     with torch.no_grad():
         model(input_ids=random_ids(9, 11))
-        table = model._table
+        shares = model._shares
         model.eval()(input_ids=random_ids(3, 11))
-    assert model._table is table is not None
-    assert model.train()._table is None
+        assert model._shares is shares is not None
+        model.train()(input_ids=random_ids(3, 11))
+    assert model._shares is None
 
 
-def test_the_table_is_neither_copied_nor_saved(model, tmp_path):
+def test_the_shares_are_neither_copied_nor_saved(model, tmp_path):
     with torch.no_grad():
         model(input_ids=random_ids(9, 11))
-    assert copy.deepcopy(model)._table is None
+    assert copy.deepcopy(model)._shares is None
     torch.save(model, tmp_path / "model.pt")
-    assert torch.load(tmp_path / "model.pt", weights_only=False)._table is None
-    assert model._table is not None
+    assert torch.load(tmp_path / "model.pt", weights_only=False)._shares is None
+    assert model._shares is not None
 
 
 def test_dropout_of_the_embeddings_acts_without_gradient_too():
@@ -283,29 +285,93 @@ def test_dropout_of_the_embeddings_acts_without_gradient_too():
         assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("limit", ["_TABLE_AT_MOST", "_TABLE_PAYS"])
-def test_no_table_is_made_where_it_is_too_large_or_few_tokens_would_read_it(model, monkeypatch, limit):
+@pytest.mark.parametrize("limit", ["_MOST_SHARES", "_VOCABULARY_OF_A_CALL"])
+def test_no_shares_are_computed_where_they_are_too_many_or_few_tokens_would_read_them(model, monkeypatch, limit):
     num_rows, per_token = VOCAB_SIZE + 1, 1 * 3 + 2 * 4 + 3 * 5 + 7 * 2
     ids = random_ids(1, num_rows // 2)
     for value, made in {
-        "_TABLE_AT_MOST": ((num_rows * per_token - 1, False), (num_rows * per_token, True)),
-        "_TABLE_PAYS": ((1, False), (2, True)),
+        "_MOST_SHARES": ((num_rows * per_token - 1, False), (num_rows * per_token, True)),
+        "_VOCABULARY_OF_A_CALL": ((1, False), (2, True)),
     }[limit]:
         monkeypatch.setattr(cnn_module, limit, value)
         with torch.no_grad():
             model(input_ids=ids)
-        assert (model._table is not None) is made
+        assert (model._shares is not None) is made
 
 
-def test_no_table_is_made_in_less_precision_or_of_an_embedding_that_is_more_than_one(model):
+def _replace_embedding(model):
+    model.embeddings = torch.nn.Sequential(model.embeddings, torch.nn.Tanh())
+
+
+def _limit_norm(model):
+    model.embeddings.max_norm = 0.5
+
+
+def _hook(model):
+    model.embeddings.register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+def _hook_before(model):
+    model.convolutions[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+
+
+def _prune(model):
+    prune.l1_unstructured(model.convolutions[1], "weight", amount=0.5)
+
+
+def _own_forward(model):
+    model.convolutions[1].forward = lambda inputs: -F.conv1d(inputs, model.convolutions[1].weight)
+
+
+def _dilate(model):
+    model.convolutions[1].dilation = (2,)
+
+
+def _no_bias(model):
+    model.convolutions[1].bias = None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_replace_embedding, _limit_norm, _hook, _hook_before, _prune, _own_forward, _dilate, _no_bias],
+    ids=lambda change: change.__name__[1:],
+)
+def test_a_layer_that_is_not_as_it_was_built_is_run(model, change):
+    ids = random_ids(9, 11)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        change(model)
+        found = model(input_ids=ids).logits
+    assert model._shares is None
+    assert not torch.allclose(found, before, atol=1e-4)
+    torch.testing.assert_close(found, model(input_ids=ids).logits.detach())
+
+
+def test_no_shares_are_computed_in_less_precision_or_while_a_trace_is_made(model):
     ids = random_ids(9, 11)
     with torch.no_grad():
         with torch.autocast("cpu", torch.bfloat16):
             model(input_ids=ids)
-        copy.deepcopy(model).double()(input_ids=ids)
-        model.embeddings = torch.nn.Sequential(model.embeddings, torch.nn.Tanh())
-        model(input_ids=ids)
-    assert model._table is None
+        torch.jit.trace(model, (ids,), strict=False, check_trace=False)
+        other = copy.deepcopy(model).double()
+        other(input_ids=ids)
+    assert model._shares is None is other._shares
+
+
+def test_weights_that_a_transformation_holds_are_not_kept(model):
+    ids, parameters = random_ids(9, 11), dict(model.named_parameters())
+    several = {name: torch.stack([weight, 2 * weight]) for name, weight in parameters.items()}
+    with torch.no_grad():
+        found = torch.vmap(lambda own: torch.func.functional_call(model, own, (ids,)).logits)(several)
+        assert torch.isfinite(found).all() and model._shares is None
+        torch.testing.assert_close(found[0], model(input_ids=ids).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_a_hook_may_hold_what_a_convolution_gave(model):
+    model.convolutions[1].register_full_backward_hook(lambda module, gave, received: None)
+    mask = torch.arange(11) < torch.tensor([[11], [3], [5]])
+    model(input_ids=random_ids(3, 11), attention_mask=mask).logits.sum().backward()
+    assert torch.isfinite(model.convolutions[1].weight.grad).all()
 
 
 @pytest.mark.parametrize("token", [-1, VOCAB_SIZE])
