@@ -39,7 +39,7 @@ from studies import (
 from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.completions import one_line
 from seqgan_hf.evaluation import words
-from seqgan_hf.plots import plot_quality_and_diversity
+from seqgan_hf.plots import plot_piano_rolls, plot_quality_and_diversity
 from seqgan_hf.text_measures import likeness, nearest_texts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +49,7 @@ CONTROLS = ("constant", "shuffled", "random")
 KEPT = ("stages", "curves", "first_stage", "discriminator", "cpu_seconds", "samples", "texts", "settings")
 NUM_SEEDS = 3
 TOO_LIKE = 0.8  # a sample that shares so much with a training text quotes it
+LEFT_OUT = "(left out)"
 NUM_READ = 28  # words of a speech: about what its first 32 tokens hold
 BEFORE, MATCHED, AFTER = "MLE", "MLE, matched temperature", "SeqGAN"
 
@@ -65,6 +66,7 @@ class Task:
         also (`tuple[str, ...]`): What else the paper compares.
         quotes (`str`): What of `data` may be quoted on the page, beside the samples: `all`, or the folder in `--data`
             with those of its texts that may. Empty: nothing.
+        melodies (`bool`): Its texts are melodies, which are drawn, too.
     """
 
     recipe: str
@@ -72,6 +74,7 @@ class Task:
     order: int
     also: tuple[str, ...] = ()
     quotes: str = ""
+    melodies: bool = False
 
     @property
     def folders(self) -> set[str]:
@@ -93,7 +96,8 @@ TASKS = {
     "poems": Task("chinese_poems", "quatrains5", 2, quotes="all"),  # of the Tang dynasty
     # In the public domain are those of the president; the other sources state no terms.
     "speeches": Task("obama_speech", "obama", 3, ("bleu4",), quotes="obama_presidential_only"),
-    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4, ("mse_nearest",)),  # the data are under the GPL
+    # The data are under the GPL.
+    "music": Task("nottingham_music", "nottingham/len32_0.4s", 4, ("mse_nearest",), melodies=True),
     "captions": Task("image_coco", "image_coco", 4, quotes="all"),  # of MS COCO, CC BY 4.0
 }
 
@@ -161,7 +165,7 @@ def quotable(pairs: Sequence[Mapping[str, str]], quotes: str, data: Path) -> lis
     samples = [words(pair["sample"]) for pair in pairs]
     likest = [likeness(words(pair["nearest"]), sample) for pair, sample in zip(pairs, samples, strict=True)]
     said: list[dict[str, Any]] = [
-        {"sample": pair["sample"] if quotes == "all" or value < TOO_LIKE else "(left out)", "likeness": value}
+        {"sample": pair["sample"] if quotes == "all" or value < TOO_LIKE else LEFT_OUT, "likeness": value}
         for pair, value in zip(pairs, likest, strict=True)
     ]
     if not quotes:
@@ -262,6 +266,12 @@ def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def melodies_of(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return those samples of the first seed that are shown, for pictures in rows of five."""
+    shown = [pair["sample"] for pair in runs[min(runs)]["samples"] if pair["sample"] != LEFT_OUT]
+    return {f"{row + 1} to {min(row + 5, len(shown))}": shown[row : row + 5] for row in range(0, len(shown), 5)}
+
+
 def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Write the CPU minutes of maximum likelihood and of one game, and D's AUC, where known."""
     seconds = [run["cpu_seconds"] for run in runs.values()]
@@ -291,6 +301,11 @@ def write_page(results: Path, page: Path) -> None:
                 "cost": cost(runs), "stages": stages_table(runs), "gains": gains_table(task, runs),
                 "picture": f"![{what}]({os.path.relpath(picture, page.parent)})", "samples": samples_list(runs),
             }  # fmt: skip
+            if task.melodies and (rolls := melodies_of(runs)):
+                picture = plot_piano_rolls(rolls, results / f"{name}_samples.png")
+                parts["samples"] = (
+                    f"![Piano rolls of them]({os.path.relpath(picture, page.parent)})\n\n{parts['samples']}"
+                )
         tables |= {f"{part} {name}": text for part, text in parts.items()}
     write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
 

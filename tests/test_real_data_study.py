@@ -83,6 +83,25 @@ def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
     assert page.read_text() == written
 
 
+def test_of_melodies_the_page_has_piano_rolls_of_those_that_are_shown(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "page.md"
+    results.mkdir()
+    page.write_text(PAGE)
+    run = finished(1)
+    for point in (*run["stages"].values(), *(point for curve in run["curves"].values() for point in curve)):
+        point |= {"bleu4": 0.5, "self_bleu4": 0.4, "novelty4": 0.1, "mse_nearest": 9.0}
+    run["samples"] = [{"sample": "40 40 0 42", "likeness": 0.5}] * 6 + [{"sample": "(left out)", "likeness": 0.9}]
+    assert list(real_data_study.melodies_of({1: run})) == ["1 to 5", "6 to 6"]
+    (results / "music_1.json").write_text(json.dumps(run))
+    real_data_study.write_page(results, page)
+    assert "![Piano rolls of them](results/music_samples.png)\n\n- 40 40 0 42 (0.50)\n" in page.read_text()
+    assert (results / "music_samples.png").stat().st_size > 5_000
+    (results / "music_1.json").write_text(json.dumps(run | {"samples": run["samples"][-1:]}))
+    (results / "music_samples.png").unlink()
+    real_data_study.write_page(results, page)
+    assert "- (left out) (0.90)" in page.read_text() and not (results / "music_samples.png").exists()
+
+
 def test_what_else_the_paper_compares_has_its_column():
     runs = {seed: finished(seed) for seed in (1, 2)}
     task = dataclasses.replace(real_data_study.TASKS["poems"], also=("copied",))
