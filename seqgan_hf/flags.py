@@ -78,6 +78,9 @@ def parse_config(
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
+    for action in parser._actions:
+        if action.nargs == "+" and action.default == []:
+            action.nargs = "*"  # what is empty by default can be emptied, over a preset
     *parsed, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     if unknown and unknown[0].endswith((".yaml", ".yml")):
         raise ValueError(f"The configuration file {unknown[0]} comes first, before all flags.")

@@ -38,6 +38,18 @@ def test_dictionaries_and_lists_of_a_yaml_file_arrive(tmp_path):
     assert config.report_to == []
 
 
+@pytest.mark.parametrize("flags", [["--controls"], ["--controls", "--seed", "3"], ["--controls", "random"]])
+def test_a_list_of_a_preset_can_be_emptied_or_replaced(flags, tmp_path):
+    path = write(tmp_path, "dataset_name: x\ncontrols: [constant]\n")
+    args, _ = parse_config(CLASSES, [path, *flags, "--output_dir", str(tmp_path)])
+    assert args.controls == [name for name in flags if name == "random"]
+
+
+def test_an_empty_list_of_a_yaml_file_is_empty(tmp_path):
+    path = write(tmp_path, "controls: []\ndataset_name: x\n")
+    assert parse_config(CLASSES, [path, "--output_dir", str(tmp_path)])[0].controls == []
+
+
 def test_paths_beside_the_yaml_file_are_found_from_anywhere(tmp_path):
     args, _ = parse_config(CLASSES, [write(tmp_path, "dataset_name: ../speech.txt\n")])
     assert Path(args.dataset_name) == tmp_path.parent / "speech.txt"
