@@ -161,7 +161,7 @@ class TextRecipeArguments(ScratchArguments, DatasetArguments):
         default_factory=list,
         metadata={
             "help": "Play the game again with these controls instead of the reward: `constant`, `shuffled`, `random`. "
-            "What they gain, too, is not the discriminator's. `--controls` without a name: none, over a preset that has some."
+            "What they gain, too, is not the discriminator's. `--controls` alone: none, where a preset has some."
         },
     )
     seeds: int = field(
