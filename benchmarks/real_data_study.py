@@ -39,6 +39,7 @@ from studies import (
 from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.completions import one_line
 from seqgan_hf.evaluation import words
+from seqgan_hf.melodies import is_melody
 from seqgan_hf.plots import plot_piano_rolls, plot_quality_and_diversity
 from seqgan_hf.text_measures import likeness, nearest_texts
 
@@ -267,8 +268,8 @@ def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def melodies_of(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return those samples of the first seed that are shown, for pictures in rows of five."""
-    shown = [pair["sample"] for pair in runs[min(runs)]["samples"] if pair["sample"] != LEFT_OUT]
+    """Return those samples of the first seed that are shown and are melodies, for pictures in rows of five."""
+    shown = [pair["sample"] for pair in runs[min(runs)]["samples"] if is_melody(pair["sample"])]
     return {f"{row + 1} to {min(row + 5, len(shown))}": shown[row : row + 5] for row in range(0, len(shown), 5)}
 
 

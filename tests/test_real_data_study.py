@@ -90,11 +90,16 @@ def test_of_melodies_the_page_has_piano_rolls_of_those_that_are_shown(tmp_path):
     run = finished(1)
     for point in (*run["stages"].values(), *(point for curve in run["curves"].values() for point in curve)):
         point |= {"bleu4": 0.5, "self_bleu4": 0.4, "novelty4": 0.1, "mse_nearest": 9.0}
-    run["samples"] = [{"sample": "40 40 0 42", "likeness": 0.5}] * 6 + [{"sample": "(left out)", "likeness": 0.9}]
+    melody = " ".join(["40 40 0 42"] * 8)
+    run["samples"] = (
+        [{"sample": melody, "likeness": 0.5}] * 6
+        + [{"sample": "no melody", "likeness": 0.1}]
+        + [{"sample": "(left out)", "likeness": 0.9}]
+    )
     assert list(real_data_study.melodies_of({1: run})) == ["1 to 5", "6 to 6"]
     (results / "music_1.json").write_text(json.dumps(run))
     real_data_study.write_page(results, page)
-    assert "![Piano rolls of them](results/music_samples.png)\n\n- 40 40 0 42 (0.50)\n" in page.read_text()
+    assert "![Piano rolls of them](results/music_samples.png)\n\n- 40 40 0 42 40" in page.read_text()
     assert (results / "music_samples.png").stat().st_size > 5_000
     (results / "music_1.json").write_text(json.dumps(run | {"samples": run["samples"][-1:]}))
     (results / "music_samples.png").unlink()

@@ -21,6 +21,7 @@ _INITIAL_STD = 0.1
 _INITIAL_BIAS = 0.1
 _INITIAL_GATE_BIAS = -2.0  # the highway layer starts by passing its input through
 _MOST_SHARES = 2**26  # that are kept: 256 MiB
+_FEWEST_PRODUCTS = 10_000  # of all filters with one token: smaller convolutions take no longer
 # Shares are computed where a call has a quarter as many tokens as the vocabulary. That takes as long as some ten such
 # calls save; an update of the generator makes more.
 _VOCABULARY_OF_A_CALL = 4
@@ -311,6 +312,8 @@ class TextCNNForSequenceClassification(PreTrainedModel):
         weights = [weight for layer in layers for weight in layer.parameters()]
         num_rows = len(weights[0]) + 1
         num_shares = num_rows * sum(weight[:, 0].numel() for weight in weights[1::2])
+        if weights[0].shape[1] * num_shares < num_rows * _FEWEST_PRODUCTS:
+            return None
         if num_shares > _MOST_SHARES or input_ids.numel() * _VOCABULARY_OF_A_CALL < num_rows:
             return None
         if (

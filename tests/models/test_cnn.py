@@ -18,6 +18,11 @@ from seqgan_hf.models import cnn as cnn_module
 VOCAB_SIZE, PAD = 13, 0
 
 
+@pytest.fixture(autouse=True)
+def shares_of_small_networks(monkeypatch):
+    monkeypatch.setattr(cnn_module, "_FEWEST_PRODUCTS", 0)
+
+
 def random_ids(num_rows: int, length: int) -> torch.Tensor:
     return torch.randint(VOCAB_SIZE, (num_rows, length), generator=torch.Generator().manual_seed(3))
 
@@ -285,12 +290,13 @@ def test_dropout_of_the_embeddings_acts_without_gradient_too():
         assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("limit", ["_MOST_SHARES", "_VOCABULARY_OF_A_CALL"])
+@pytest.mark.parametrize("limit", ["_MOST_SHARES", "_FEWEST_PRODUCTS", "_VOCABULARY_OF_A_CALL"])
 def test_no_shares_are_computed_where_they_are_too_many_or_few_tokens_would_read_them(model, monkeypatch, limit):
     num_rows, per_token = VOCAB_SIZE + 1, 1 * 3 + 2 * 4 + 3 * 5 + 7 * 2
     ids = random_ids(1, num_rows // 2)
     for value, made in {
         "_MOST_SHARES": ((num_rows * per_token - 1, False), (num_rows * per_token, True)),
+        "_FEWEST_PRODUCTS": ((6 * per_token + 1, False), (6 * per_token, True)),
         "_VOCABULARY_OF_A_CALL": ((1, False), (2, True)),
     }[limit]:
         monkeypatch.setattr(cnn_module, limit, value)
