@@ -287,6 +287,11 @@ def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
     return f"{seeds}. CPU minutes: {said}. AUC of D at the end, on unseen texts: {auc}."
 
 
+def picture_link(what: str, picture: Path, page: Path) -> str:
+    """Show a picture on the page, described by what it shows."""
+    return f"![{what}]({os.path.relpath(picture, page.parent)})"
+
+
 def write_page(results: Path, page: Path) -> None:
     """Fill the page from finished runs and draw its pictures."""
     found = read(results)
@@ -300,13 +305,11 @@ def write_page(results: Path, page: Path) -> None:
             what = f"BLEU-{task.order} and self-BLEU-{task.order} of {name} over the temperature"
             parts = {
                 "cost": cost(runs), "stages": stages_table(runs), "gains": gains_table(task, runs),
-                "picture": f"![{what}]({os.path.relpath(picture, page.parent)})", "samples": samples_list(runs),
+                "picture": picture_link(what, picture, page), "samples": samples_list(runs),
             }  # fmt: skip
             if task.melodies and (rolls := melodies_of(runs)):
-                picture = plot_piano_rolls(rolls, results / f"{name}_samples.png")
-                parts["samples"] = (
-                    f"![Piano rolls of them]({os.path.relpath(picture, page.parent)})\n\n{parts['samples']}"
-                )
+                drawn = plot_piano_rolls(rolls, results / f"{name}_samples.png")
+                parts["samples"] = f"{picture_link('Piano rolls of them', drawn, page)}\n\n{parts['samples']}"
         tables |= {f"{part} {name}": text for part, text in parts.items()}
     write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
 

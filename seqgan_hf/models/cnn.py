@@ -156,8 +156,9 @@ class TextCNNForSequenceClassification(PreTrainedModel):
 
     A filter adds up what the tokens of a window give to it, and a vocabulary has few tokens. So, in eval mode, without
     gradients, on a CPU and in float32, each token's share in each filter is computed once and looked up: the same but
-    for rounding. There are `vocab_size * sum(filter_size * num_filters)` shares, kept until the weights change; if they
-    take more than 256 MiB, or layers have been replaced or hooked, the convolutions run.
+    for rounding. There are `vocab_size * sum(filter_size * num_filters)` shares, kept until the weights change. The
+    convolutions run where shares would take more than 256 MiB, where they are too small or the texts of a call too few to
+    gain by it, and where layers have been replaced or hooked.
 
     Args:
         config ([`TextCNNConfig`]):
@@ -311,10 +312,10 @@ class TextCNNForSequenceClassification(PreTrainedModel):
             return None
         weights = [weight for layer in layers for weight in layer.parameters()]
         num_rows = len(weights[0]) + 1
-        num_shares = num_rows * sum(weight[:, 0].numel() for weight in weights[1::2])
-        if weights[0].shape[1] * num_shares < num_rows * _FEWEST_PRODUCTS:
+        shares_of_token = sum(weight[:, 0].numel() for weight in weights[1::2])
+        if shares_of_token * weights[0].shape[1] < _FEWEST_PRODUCTS or shares_of_token * num_rows > _MOST_SHARES:
             return None
-        if num_shares > _MOST_SHARES or input_ids.numel() * _VOCABULARY_OF_A_CALL < num_rows:
+        if input_ids.numel() * _VOCABULARY_OF_A_CALL < num_rows:
             return None
         if (
             input_ids.dtype not in (torch.int32, torch.int64)
@@ -406,13 +407,13 @@ def _left_align(values: torch.Tensor, is_real: torch.Tensor, filler: float) -> t
         is_real (`torch.Tensor` of shape `(batch_size, sequence_length)`): Which tokens count.
         filler (`float`): What stands for the others.
     """
+    one_each = (*is_real.shape, *[1] * (values.dim() - 2))
     has_gap = (is_real[:, 1:] & ~is_real[:, :-1]).any()
     if has_gap:
         real_first = (~is_real).long().argsort(dim=1, stable=True)
-        order = real_first.view(*real_first.shape, *[1] * (values.dim() - 2)).expand_as(values)
-        values = values.gather(1, order)
+        values = values.gather(1, real_first.view(one_each).expand_as(values))
         is_real = is_real.gather(1, real_first)
-    return values.masked_fill(~is_real.view(*is_real.shape, *[1] * (values.dim() - 2)), filler)
+    return values.masked_fill(~is_real.view(one_each), filler)
 
 
 __all__ = ["TextCNNConfig", "TextCNNForSequenceClassification"]
