@@ -181,7 +181,7 @@ def test_a_real_run_leaves_its_small_file_and_real_texts_only_where_they_may_be_
     [
         ([], "--data FOLDER is needed: where the data sets are. Or pass --page_only."),
         (
-            ["--data", "no", "--page", __file__, "--only", "poems"],
+            ["--data", "no", "--page", __file__, "--results", "none", "--only", "poems"],
             "no/quatrains5 has no train.txt: put the data set there, or leave it out by --only.",
         ),
         (
