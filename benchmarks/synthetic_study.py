@@ -34,7 +34,7 @@ from studies import (
     with_p,
 )
 
-from seqgan_hf.bench import point_at_1
+from seqgan_hf.bench import point_at
 from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
@@ -162,7 +162,7 @@ def make(name: str, seed: int, args: Namespace) -> None:
 
 def last_points(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Say where each stage stands at temperature 1."""
-    points = {stage: point_at_1(curve) for stage, curve in curves.items()}
+    points = {stage: point_at(curve) for stage, curve in curves.items()}
     return ", ".join(f"{stage} {point['NLL_oracle']:.3f} / {point['NLL_test']:.3f}" for stage, point in points.items())
 
 
@@ -244,8 +244,8 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
         if not runs:
             continue
         games = all("SeqGAN" in run["curves"] for run in runs.values())
-        ends = [point_at_1(last_stage(run)) for run in runs.values()]
-        starts = [point_at_1(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
+        ends = [point_at(last_stage(run)) for run in runs.values()]
+        starts = [point_at(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
         aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
         rows.append(
             [

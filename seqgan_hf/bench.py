@@ -115,7 +115,7 @@ class Bench:
         Returns:
             `float`, *optional*: read off the curve of `MLE`; `None` if it does not get there.
         """
-        return temperature_where(curves["MLE"], self.task.quality, point_at_1(curves["SeqGAN"])[self.task.quality])
+        return temperature_where(curves["MLE"], self.task.quality, point_at(curves["SeqGAN"])[self.task.quality])
 
     def stages(
         self, curves: Mapping[str, Sequence[Mapping[str, Any]]], matched: Mapping[str, Any] | None = None
@@ -134,13 +134,13 @@ class Bench:
             training texts as there are samples.
         """
         task, mle = self.task, curves["MLE"]
-        rows = {"MLE": point_at_1(mle)}
+        rows = {"MLE": point_at(mle)}
         limit = self.of_real[task.sameness]
         rows["MLE, best temperature"] = best_temperature(mle, task.quality, task.sameness, limit)
         if matched is not None:
             rows["MLE, matched temperature"] = matched
-        rows["SeqGAN"] = point_at_1(curves["SeqGAN"])
-        rows |= {name: point_at_1(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
+        rows["SeqGAN"] = point_at(curves["SeqGAN"])
+        rows |= {name: point_at(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
         rows["real texts"] = self.of_real
         return {
             name: {metric: value for metric, value in point.items() if metric != "samples"}
@@ -174,9 +174,9 @@ class Bench:
         )
 
 
-def point_at_1(curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the point of the model itself."""
-    (point,) = [point for point in curve if point["temperature"] == 1]
+def point_at(curve: Sequence[Mapping[str, Any]], temperature: float = 1.0) -> Mapping[str, Any]:
+    """Return the point of a curve at one of its temperatures; by default that of the model itself."""
+    (point,) = [point for point in curve if point["temperature"] == temperature]
     return point
 
 

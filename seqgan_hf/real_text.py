@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.utils import is_matplotlib_available
 
 from .arguments import TextRecipeArguments
-from .bench import NUM_SHOWN, Bench, keep_nearest, point_at_1
+from .bench import NUM_SHOWN, Bench, keep_nearest, point_at
 from .config import SeqGANConfig
 from .corpora import load_splits
 from .data import TextFormat
@@ -117,7 +117,7 @@ def play(
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
     rival = rival_of_equal_quality(trainer, networks, bench, curves)
-    shown = {name: point_at_1(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
+    shown = {name: point_at(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
     report = {
         "stages": bench.stages(curves, rival),
         "curves": curves,
