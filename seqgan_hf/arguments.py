@@ -157,6 +157,13 @@ class TextRecipeArguments(ScratchArguments, DatasetArguments):
             "maximum-likelihood generator is the rival that counts. 1 is always among them."
         },
     )
+    sample_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "Softmax temperature, above 0, of the ten samples that are shown and kept; it joins `temperatures`. "
+            "Below 1 texts are more plausible and more alike."
+        },
+    )
     controls: list[str] = field(
         default_factory=list,
         metadata={
@@ -175,7 +182,7 @@ class TextRecipeArguments(ScratchArguments, DatasetArguments):
     def __post_init__(self) -> None:
         ScratchArguments.__post_init__(self)
         DatasetArguments.__post_init__(self)
-        self.temperatures = _checked_temperatures(self.temperatures)
+        self.temperatures = _checked_temperatures([self.sample_temperature, *self.temperatures])
         for name, least in (("num_test_samples", 2), ("seeds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}; got {getattr(self, name)}.")

@@ -117,7 +117,7 @@ def play(
     cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
     rival = rival_of_equal_quality(trainer, networks, bench, curves)
-    shown = {name: point_at(curves[name])["samples"] for name in ("MLE", "SeqGAN")}
+    shown = {name: point_at(curves[name], args.sample_temperature)["samples"] for name in ("MLE", "SeqGAN")}
     report = {
         "stages": bench.stages(curves, rival),
         "curves": curves,
@@ -132,7 +132,8 @@ def play(
         bench.draw(curves, folder / "quality_diversity.png")
     if task.write and is_first():
         task.write(folder, {"real": bench.real[:NUM_SHOWN]} | shown)
-    finish(trainer, report, task.caption(), keep_nearest(bench, shown["SeqGAN"], folder / "nearest.json"))
+    nearest = keep_nearest(bench, shown["SeqGAN"], folder / "nearest.json")
+    finish(trainer, report, task.caption(), nearest, args.sample_temperature)
     return report
 
 

@@ -46,7 +46,7 @@ from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 
 # What may change between calls of one run: it is measured again, or plays a game more.
-_MEASURED = {"controls", "temperatures", "rival_temperature", "num_test_samples", "game"}
+_MEASURED = {"controls", "temperatures", "sample_temperature", "rival_temperature", "num_test_samples", "game"}
 
 
 def start(
@@ -416,7 +416,11 @@ def which_checkpoint(config: SeqGANConfig) -> str | None:
 
 
 def finish(
-    trainer: SeqGANTrainer, report: dict[str, Any], caption: str, nearest: Sequence[str | None] | None = None
+    trainer: SeqGANTrainer,
+    report: dict[str, Any],
+    caption: str,
+    nearest: Sequence[str | None] | None = None,
+    temperature: float = 1.0,
 ) -> None:
     """
     Print the table and samples, save a run's pair with its card and report in `output_dir`, and push if asked.
@@ -426,6 +430,7 @@ def finish(
         report (`dict`): `stages` for the table, `samples` to show, and what else to keep in `metrics.json`.
         caption (`str`): Says what the table's figures are.
         nearest (`Sequence[str]`, *optional*): For each sample the training text that is most like it.
+        temperature (`float`): Of the samples.
 
     Raises:
         PushError: If the push failed and `hub_push_required` is set; all is saved and printed before.
@@ -435,7 +440,7 @@ def finish(
     tqdm.write(f"\n{caption}")
     tqdm.write(stages_table(report["stages"]))
     if report["samples"]:
-        tqdm.write("\nSamples:")
+        tqdm.write("\nSamples:" if temperature == 1 else f"\nSamples, at a temperature of {temperature:g}:")
     for sample, real in itertools.zip_longest(report["samples"], nearest or []):
         tqdm.write(f"  - {one_line(sample)}")
         if real is not None:

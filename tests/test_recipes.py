@@ -96,6 +96,26 @@ def test_the_rival_of_equal_quality_is_measured_and_not_guessed(quick, tmp_path,
     assert metrics["stages"]["MLE, matched temperature"] == pytest.approx(measured)
 
 
+def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys):
+    run = recipe("image_coco")
+    flags = ["--sample", *quick, "--temperatures", "0.8", "--sample_temperature"]
+    run([*flags, "0.5"])
+    path = tmp_path / "run" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    curve = metrics["curves"]["SeqGAN"]
+    assert [point["temperature"] for point in curve] == [1.0, 0.8, 0.5]
+    assert metrics["samples"] == curve[2]["samples"] != curve[0]["samples"]
+    assert [pair["sample"] for pair in json.loads((tmp_path / "run" / "nearest.json").read_text())] == metrics["samples"]
+    printed = capsys.readouterr().out
+    assert f"Samples, at a temperature of 0.5:\n  - {metrics['samples'][0]}" in printed
+
+    run([*flags, "1", "--resume_from_checkpoint", "true"])
+    printed = capsys.readouterr().out
+    assert "Stage 1" not in printed and f"Samples:\n  - {curve[0]['samples'][0]}" in printed
+    with pytest.raises(ValueError, match="^A temperature must be above 0; got 0.0.$"):
+        run([*flags, "0"])
+
+
 def test_controls_are_games_of_their_own_and_change_nothing_of_the_game(quick, tmp_path, capsys):
     run = recipe("image_coco")
     run(["--sample", *quick, "--temperatures", "0.8"])
