@@ -105,14 +105,18 @@ def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys)
     curve = metrics["curves"]["SeqGAN"]
     assert [point["temperature"] for point in curve] == [1.0, 0.8, 0.5]
     assert metrics["samples"] == curve[2]["samples"] != curve[0]["samples"]
-    assert [pair["sample"] for pair in json.loads((tmp_path / "run" / "nearest.json").read_text())] == metrics["samples"]
+    assert [pair["sample"] for pair in json.loads((tmp_path / "run" / "nearest.json").read_text())] == metrics[
+        "samples"
+    ]
+    assert metrics["stages"]["samples shown"] == {name: value for name, value in curve[2].items() if name != "samples"}
     printed = capsys.readouterr().out
     assert f"Samples, at a temperature of 0.5:\n  - {metrics['samples'][0]}" in printed
 
     run([*flags, "1", "--resume_from_checkpoint", "true"])
     printed = capsys.readouterr().out
     assert "Stage 1" not in printed and f"Samples:\n  - {curve[0]['samples'][0]}" in printed
-    with pytest.raises(ValueError, match="^A temperature must be above 0; got 0.0.$"):
+    assert "samples shown" not in json.loads(path.read_text())["stages"]
+    with pytest.raises(ValueError, match=re.escape("A temperature must be above 0; got 0.0.")):
         run([*flags, "0"])
 
 
