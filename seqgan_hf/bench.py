@@ -129,9 +129,10 @@ class Bench:
 
         Returns:
             `dict`: `MLE`; `MLE, best temperature`, at which it writes best without being more uniform than real texts;
-            `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`; `samples shown`,
-            the same at `sample_temperature`, if that is not 1; the controls; `real texts`, the validation texts, measured as samples are, but for their variety, which is that of as many
-            training texts as there are samples.
+            `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`;
+            `samples shown`, the same at `sample_temperature`, if that is not 1; the controls; `real texts`, the
+            validation texts, measured as samples are, but for their variety, which is that of as many training texts as
+            there are samples.
         """
         task, mle = self.task, curves["MLE"]
         rows = {"MLE": point_at(mle)}
