@@ -5,6 +5,11 @@ The recipes on real text as a study: every task over seeds, with controls, then 
     python benchmarks/real_data_study.py --data FOLDER --only poems --seeds 1
     python benchmarks/real_data_study.py --page_only                          # tables and pictures from what is there
 
+Another preset has a page of its own:
+
+    python benchmarks/real_data_study.py --data FOLDER --preset modern --results docs/results/real_data_modern \\
+        --page docs/results/real_data_modern.md --extra --controls shuffled
+
 FOLDER holds `obama`, `quatrains5`, `nottingham/len32_0.4s` and `image_coco`, each with a text a line in `train.txt`,
 `test.txt` and, but for the last, `validation.txt`; and `obama_presidential_only`, the speeches that may be quoted.
 Stopped and called again, it goes on: a finished run leaves docs/results/real_data/<task>_<seed>.json at once and is not

@@ -57,7 +57,8 @@ def test_every_task_plays_its_recipe_on_its_data_with_all_controls(tmp_path):
         assert Path(arguments[1]).is_file() and arguments[-1] == "--max_steps=1"
         assert arguments[arguments.index("--dataset_name") + 1] == str(Path("data") / task.data)
         assert arguments[arguments.index("--controls") + 1 :][:3] == ["constant", "shuffled", "random"]
-        assert (ROOT / "recipes" / "configs" / task.recipe / "paper.yaml").is_file()
+        for preset in ("paper", "modern"):
+            assert (ROOT / "recipes" / "configs" / task.recipe / f"{preset}.yaml").is_file()
 
 
 def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
