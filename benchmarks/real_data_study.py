@@ -236,7 +236,7 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     Show what each game gains over MLE, and SeqGAN over each control; and what SeqGAN's gain costs, beside MLE at the
     temperature of equal quality.
     """
-    gained = (task.quality, *task.also)
+    gained = (task.quality, *task.also, "nll")
     games = [stage for stage in next(iter(runs.values()))["stages"] if stage.startswith(AFTER)]
     rows = []
     for game in games:
@@ -279,9 +279,11 @@ def melodies_of(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """Write the CPU minutes of maximum likelihood and of one game, and D's AUC, where known."""
+    """Write the CPU minutes of maximum likelihood, of D's language models and of one game, and D's AUC, where known."""
     seconds = [run["cpu_seconds"] for run in runs.values()]
-    parts = {"maximum likelihood": "mle", "the game": "game"}
+    parts = {"maximum likelihood": "mle", "language models": "language_models", "the game": "game"}
+    if not any(cpu["language_models"] for cpu in seconds):
+        del parts["language models"]
     minutes = {
         what: mean_and_deviation([cpu[part] / 60 for cpu in seconds if cpu[part] is not None], 1)
         for what, part in parts.items()
