@@ -105,9 +105,8 @@ def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys)
     curve = metrics["curves"]["SeqGAN"]
     assert [point["temperature"] for point in curve] == [1.0, 0.8, 0.5]
     assert metrics["samples"] == curve[2]["samples"] != curve[0]["samples"]
-    assert [pair["sample"] for pair in json.loads((tmp_path / "run" / "nearest.json").read_text())] == metrics[
-        "samples"
-    ]
+    nearest = json.loads((tmp_path / "run" / "nearest.json").read_text())
+    assert [pair["sample"] for pair in nearest] == metrics["samples"]
     assert metrics["stages"]["samples shown"] == {name: value for name, value in curve[2].items() if name != "samples"}
     printed = capsys.readouterr().out
     assert f"Samples, at a temperature of 0.5:\n  - {metrics['samples'][0]}" in printed
