@@ -57,7 +57,7 @@ NUM_SEEDS = 3
 TOO_LIKE = 0.8  # a sample that shares so much with a training text quotes it
 LEFT_OUT = "(left out)"
 NUM_READ = 28  # words of a speech: about what its first 32 tokens hold
-BEFORE, MATCHED, AFTER = "MLE", "MLE, matched temperature", "SeqGAN"
+BEFORE, MATCHED, AFTER, CONTROL = "MLE", "MLE, matched temperature", "SeqGAN", "SeqGAN, reward "
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     temperature of equal quality.
     """
     gained = (task.quality, *task.also, "nll")
-    games = [stage for stage in next(iter(runs.values()))["stages"] if stage.startswith(AFTER)]
+    games = [stage for stage in next(iter(runs.values()))["stages"] if stage == AFTER or stage.startswith(CONTROL)]
     rows = []
     for game in games:
         over_mle = [written(differences(runs, game, BEFORE, metric), len(runs)) for metric in gained]

@@ -130,9 +130,9 @@ class Bench:
         Returns:
             `dict`: `MLE`; `MLE, best temperature`, at which it writes best without being more uniform than real texts;
             `MLE, matched temperature`, at which it writes as well as `SeqGAN`, if there is one; `SeqGAN`;
-            `samples shown`, the same at `sample_temperature`, if that is not 1; the controls; `real texts`, the
-            validation texts, measured as samples are, but for their variety, which is that of as many training texts as
-            there are samples.
+            `SeqGAN, temperature 0.7`, that of the samples shown, if `sample_temperature` is not 1; the controls;
+            `real texts`, the validation texts, measured as samples are, but for their variety, which is that of as many
+            training texts as there are samples.
         """
         task, mle = self.task, curves["MLE"]
         rows = {"MLE": point_at(mle)}
@@ -142,7 +142,8 @@ class Bench:
             rows["MLE, matched temperature"] = matched
         rows["SeqGAN"] = point_at(curves["SeqGAN"])
         if self.args.sample_temperature != 1:
-            rows["samples shown"] = point_at(curves["SeqGAN"], self.args.sample_temperature)
+            shown = self.args.sample_temperature
+            rows[f"SeqGAN, temperature {shown:g}"] = point_at(curves["SeqGAN"], shown)
         rows |= {name: point_at(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
         rows["real texts"] = self.of_real
         return {

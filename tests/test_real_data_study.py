@@ -33,6 +33,7 @@ def finished(seed, matched=True):
     stages |= {"MLE, matched temperature": point(gain + seed / 1000, 0.8)} if matched else {}
     stages |= {
         "SeqGAN": point(gain),
+        "SeqGAN, temperature 0.7": point(0.2, 0.7),
         "SeqGAN, reward constant": point(0.07 + seed % 2 / 500),
         "real texts": {"bleu2": 0.6},
     }
@@ -76,6 +77,7 @@ def test_the_page_shows_rows_gains_samples_and_a_picture(tmp_path):
     over_it = "0.0487 +- 0.0101 (p = 0.01)"
     over_mle = "0.0713 +- 0.0012 (p = 9e-05) | -0.0071 +- 0.0001 (p = 9e-05)"
     assert f"| SeqGAN, reward constant | {over_mle} | {over_it} |  |  |  |" in written
+    assert written.count("| SeqGAN, temperature 0.7 |") == 1  # a row of the stages, no game
     assert "- poem 1 (0.50)\n  - nearest: real one" in written and "poem 2" not in written
     assert "3 seeds. CPU minutes: maximum likelihood 1.0 +- 0.0, the game 2.0 +- 0.0. AUC of D" in written
     assert "![BLEU-2 and self-BLEU-2 of poems over the temperature](results/poems.png)" in written

@@ -107,14 +107,15 @@ def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys)
     assert metrics["samples"] == curve[2]["samples"] != curve[0]["samples"]
     nearest = json.loads((tmp_path / "run" / "nearest.json").read_text())
     assert [pair["sample"] for pair in nearest] == metrics["samples"]
-    assert metrics["stages"]["samples shown"] == {name: value for name, value in curve[2].items() if name != "samples"}
+    cold = {name: value for name, value in curve[2].items() if name != "samples"}
+    assert metrics["stages"]["SeqGAN, temperature 0.5"] == cold
     printed = capsys.readouterr().out
     assert f"Samples, at a temperature of 0.5:\n  - {metrics['samples'][0]}" in printed
 
     run([*flags, "1", "--resume_from_checkpoint", "true"])
     printed = capsys.readouterr().out
     assert "Stage 1" not in printed and f"Samples:\n  - {curve[0]['samples'][0]}" in printed
-    assert "samples shown" not in json.loads(path.read_text())["stages"]
+    assert not any("temperature 0" in row for row in json.loads(path.read_text())["stages"])
     with pytest.raises(ValueError, match=re.escape("A temperature must be above 0; got 0.0.")):
         run([*flags, "0"])
 
