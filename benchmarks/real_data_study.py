@@ -236,8 +236,9 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     Show what each game gains over MLE, and SeqGAN over each control; and what SeqGAN's gain costs, beside MLE at the
     temperature of equal quality.
     """
-    gained = (task.quality, *task.also, "nll")
-    games = [stage for stage in next(iter(runs.values()))["stages"] if stage == AFTER or stage.startswith(CONTROL)]
+    (first, *_) = (run["stages"] for run in runs.values())
+    gained = [name for name in (task.quality, *task.also, "nll", "nll_calibrated") if name in first[BEFORE]]
+    games = [stage for stage in first if stage == AFTER or stage.startswith(CONTROL)]
     rows = []
     for game in games:
         over_mle = [written(differences(runs, game, BEFORE, metric), len(runs)) for metric in gained]

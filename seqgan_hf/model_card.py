@@ -27,7 +27,10 @@ _CONTROLS = {
     "random": "random noise",
 }
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
-_LABELS = {"nll": "NLL", "NLL_oracle": "NLL under the oracle", "NLL_test": "NLL of the oracle's texts"}
+_LABELS = {
+    "nll": "NLL", "nll_calibrated": "NLL at the best temperature", "NLL_oracle": "NLL under the oracle",
+    "NLL_test": "NLL of the oracle's texts",
+}  # fmt: skip
 _LABELS_BY_ORDER = {"bleu": "BLEU", "self_bleu": "self-BLEU", "distinct": "distinct", "novelty": "novelty"}
 # ASCII punctuation. What no rule of Markdown looks at stays legible in the source: marks inside words and numbers, the
 # full stop of a sentence.

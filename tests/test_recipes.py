@@ -24,6 +24,7 @@ from transformers import (
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
+from seqgan_hf.evaluation import nll_at_temperatures
 from seqgan_hf.flags import parse_config
 from seqgan_hf.music import midi_to_melody, save_melodies
 from seqgan_hf.oracle import make_oracle, oracle_digest
@@ -65,7 +66,9 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     of_samples = {"bleu2", "bleu3", "bleu4", "self_bleu3", "distinct2", "distinct_texts", "novelty3", "copied"}
     for stage in ("MLE", "MLE, best temperature", "SeqGAN"):
-        assert set(metrics["stages"][stage]) == {"temperature", "nll", *of_samples}
+        point = metrics["stages"][stage]
+        of_itself = {"nll_calibrated"} if point["temperature"] == 1 else set()
+        assert set(point) == {"temperature", "nll", *of_itself, *of_samples}
         assert f"{metrics['stages'][stage]['nll']:.4f}" in printed
     assert set(metrics["stages"]["real texts"]) == of_samples
     assert len(metrics["samples"]) == 10 and metrics["samples"][0].split()[0] in printed
@@ -85,15 +88,27 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     assert (tmp_path / "run" / "curves.png").is_file() and (tmp_path / "run" / "quality_diversity.png").is_file()
 
 
-def test_the_rival_of_equal_quality_is_measured_and_not_guessed(quick, tmp_path, monkeypatch):
+def test_the_rival_of_equal_quality_and_the_calibrated_nll_are_measured_and_not_guessed(quick, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("seqgan_hf.bench.temperature_where", lambda *where: asked.append(where) or 0.8)
+    read = []
+    monkeypatch.setattr("seqgan_hf.bench.best_nll_temperature", lambda model, rows, *how: read.append(rows) or 0.8)
+    monkeypatch.setattr(
+        "seqgan_hf.bench.nll_at_temperatures",
+        lambda model, rows, *how: read.append(rows) or nll_at_temperatures(model, rows, *how),
+    )
     recipe("image_coco")(["--sample", *quick, "--temperatures", "0.8"])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     mle, after = metrics["curves"]["MLE"], metrics["stages"]["SeqGAN"]
     assert asked == [(mle, "bleu4", after["bleu4"])]
     measured = {name: value for name, value in mle[1].items() if name != "samples"}
     assert metrics["stages"]["MLE, matched temperature"] == pytest.approx(measured)
+    # The temperature is chosen on validation texts, and the test texts are read at it; the rival has none of its own.
+    validation, test, *_ = read
+    assert [rows is validation for rows in read] == [True, False, True, False, False]
+    assert validation and not any(row in test for row in validation)
+    assert mle[0]["nll_calibrated"] == pytest.approx(mle[1]["nll"]) != pytest.approx(mle[0]["nll"])
+    assert "nll_calibrated" not in mle[1]
 
 
 def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys):
