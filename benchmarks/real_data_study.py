@@ -283,12 +283,8 @@ def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Write the CPU minutes of maximum likelihood, of D's language models and of one game, and D's AUC, where known."""
     seconds = [run["cpu_seconds"] for run in runs.values()]
     parts = {"maximum likelihood": "mle", "language models": "language_models", "the game": "game"}
-    if not any(cpu["language_models"] for cpu in seconds):
-        del parts["language models"]
-    minutes = {
-        what: mean_and_deviation([cpu[part] / 60 for cpu in seconds if cpu[part] is not None], 1)
-        for what, part in parts.items()
-    }
+    known = {what: [cpu[part] / 60 for cpu in seconds if cpu[part] is not None] for what, part in parts.items()}
+    minutes = {what: mean_and_deviation(values, 1) for what, values in known.items() if any(values)}
     auc = mean_and_deviation([run["discriminator"]["auc"] for run in runs.values()], 2)
     said = ", ".join(f"{what} {value}" for what, value in minutes.items())
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"

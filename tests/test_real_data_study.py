@@ -116,6 +116,8 @@ def test_the_language_models_of_a_discriminator_are_a_part_of_what_a_run_costs()
     assert "language models" not in real_data_study.cost({1: run})
     run["cpu_seconds"]["language_models"] = 180.0
     assert "maximum likelihood 1.0, language models 3.0, the game 2.0. AUC" in real_data_study.cost({1: run})
+    run["cpu_seconds"]["game"] = None  # of a run that was resumed within it
+    assert "maximum likelihood 1.0, language models 3.0. AUC" in real_data_study.cost({1: run})
 
 
 def test_what_else_the_paper_compares_has_its_column():
