@@ -1,4 +1,4 @@
-"""`Meter`: what is measured between two logs, how long each phase of a round took, and which one runs now."""
+"""What is measured between two logs, how long each phase of a round took, and what a game has cost in all."""
 
 import contextlib
 import time
@@ -76,3 +76,31 @@ class Meter:
         }
         self._values.clear()
         return means
+
+
+class CpuClock:
+    """
+    Counts the CPU seconds of this process while something runs that may be interrupted and resumed.
+
+    Attributes:
+        before (`float`, *optional*): Of what ended or was resumed; `None`: of a part it is not known.
+    """
+
+    def __init__(self) -> None:
+        self.before: float | None = 0.0
+        self._since: float | None = None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Begin anew, and stop at the end. Who resumes sets `before` meanwhile."""
+        self.before, self._since = 0.0, time.process_time()
+        try:
+            yield
+        finally:
+            self.before, self._since = self.read(), None
+
+    def read(self) -> float | None:
+        """Return the seconds so far."""
+        if self.before is None or self._since is None:
+            return self.before
+        return self.before + time.process_time() - self._since

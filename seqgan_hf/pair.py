@@ -34,6 +34,7 @@ from .generation import generate_completions
 from .interruption import InterruptionCallback
 from .launch import place_of_files
 from .memory import rows_that_fit
+from .metering import CpuClock
 from .processes import from_first
 from .samples import ARGUMENTS_FILE
 from .shards import ShardedTrainer
@@ -67,7 +68,13 @@ class PairTrainer(ShardedTrainer):
     saved_generation_config: GenerationConfig
     row_limit: RowLimit
     _sets_played: int
+    _clock: CpuClock
     _interruption: InterruptionCallback
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU seconds of the game in this process, those before it was resumed included; `None` if these are unknown."""
+        return self._clock.read()
 
     def rows_at_once(self, prompt_length: int = 1) -> int:
         """
@@ -192,6 +199,7 @@ class PairTrainer(ShardedTrainer):
             "discriminator_optimizer": self.discriminator.optimizer.state_dict(),
             "texts": self.texts.state_dict(),
             "sets_played": self._sets_played,
+            "cpu_seconds": self.cpu_seconds,
             "rollout_policy": delayed,
             "replay": self.replay.state_dict(),
         }
@@ -217,6 +225,7 @@ class PairTrainer(ShardedTrainer):
         self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer"])
         self.texts.load_state_dict(state["texts"])
         self._sets_played = state["sets_played"]
+        self._clock.before = state.get("cpu_seconds")  # checkpoints of earlier versions do not say
         self.replay.load_state_dict(state["replay"])
         if self.rollout_policy is not self.model:  # a copy, also where the checkpoint was made without one
             weights = state["rollout_policy"] or self._trained_weights(self.model)

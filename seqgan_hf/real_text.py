@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import gc
 import json
-import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -264,13 +263,12 @@ def config_of_control(config: SeqGANConfig, control: str) -> SeqGANConfig:
 
 
 def play_game(trainer: SeqGANTrainer) -> float | None:
-    """Play a game, from its last checkpoint if asked; return its CPU seconds, `None` where a part was played before."""
+    """Play a game, from its last checkpoint if asked; return its CPU seconds, `None` where a part is not known."""
     announce_game(trainer.args)
     set_seed(trainer.args.seed)
     checkpoint = which_checkpoint(trainer.args)
-    began = time.process_time()
     trainer.train(resume_from_checkpoint=checkpoint)
-    return None if checkpoint else time.process_time() - began
+    return trainer.cpu_seconds
 
 
 def what_the_card_says(args: TextRecipeArguments, config: SeqGANConfig, splits: DatasetDict) -> dict[str, Any]:

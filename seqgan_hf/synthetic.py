@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +114,11 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
 
     announce_game(config)
     checkpoint = which_checkpoint(config)
-    game_began = time.process_time()
     trainer.train(resume_from_checkpoint=checkpoint)
-    game_seconds = time.process_time() - game_began
     curves["SeqGAN"] = curve()
     report["stages"] = _stages_of(curves, args.rival_temperature)
     report["discriminator"] = verdict()
-    # Of a resumed game, the earlier part is not known.
-    report["cpu_seconds"]["game"] = None if checkpoint else game_seconds
+    report["cpu_seconds"]["game"] = trainer.cpu_seconds
     if is_first() and is_matplotlib_available():
         plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
     finish(trainer, report, caption)

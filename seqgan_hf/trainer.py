@@ -47,7 +47,7 @@ from .losses import (
     weighted_token_loss,
 )
 from .masking import mask_after_eos
-from .metering import Meter
+from .metering import CpuClock, Meter
 from .processes import begin_alike, is_first, largest, num_processes, process_index, put_together, share_of, total
 from .progress import RichProgressCallback, choose_display
 from .published import PublishedPairTrainer, base_model_of
@@ -205,7 +205,7 @@ class SeqGANTrainer(PublishedPairTrainer):
         self.card: dict[str, Any] = {}
         self.failed_pushes: list[str] = []
         self._pushes = BackgroundPushes(args.hub_token)
-        self._meter = Meter()
+        self._meter, self._clock = Meter(), CpuClock()
         self._prompts: list[dict[str, torch.Tensor]] = []
         self._scored: list[dict[str, Any]] = []
         self._display = choose_display(args)
@@ -269,7 +269,7 @@ class SeqGANTrainer(PublishedPairTrainer):
             resume_from_checkpoint = self._newest_checkpoint()
         with contextlib.closing(self._display), contextlib.ExitStack() as at_failure:
             at_failure.callback(self._report_pushes)
-            with self._interruption.listening():
+            with self._interruption.listening(), self._clock.running():
                 result = super().train(resume_from_checkpoint, *args, **kwargs)
             at_failure.pop_all()  # `Trainer` has waited for them
         # A signal after the last update found nothing to end.

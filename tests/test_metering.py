@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from seqgan_hf.metering import Meter
+from seqgan_hf.metering import CpuClock, Meter
 
 
 def test_values_are_averaged_and_seconds_are_per_update():
@@ -49,3 +49,24 @@ def test_a_listener_hears_of_each_phase_and_of_the_outer_one_when_it_is_left_or_
     with pytest.raises(RuntimeError), meter.phase("generator"):
         raise RuntimeError
     assert heard == ["rollout", "score", "rollout", None, "generator", None]
+
+
+def test_a_clock_counts_cpu_time_alone_and_begins_anew_each_time(monkeypatch):
+    clock = CpuClock()
+    assert clock.read() == 0
+    now = iter((10.0, 12.5, 12.5, 100.0, 101.0))
+    monkeypatch.setattr("seqgan_hf.metering.time.process_time", lambda: next(now))
+    with clock.running():
+        assert clock.read() == 2.5
+    assert clock.read() == 2.5
+    with pytest.raises(KeyError), clock.running():
+        raise KeyError
+    assert clock.read() == 1
+
+
+def test_a_clock_that_is_resumed_adds_what_was_before_where_that_is_known():
+    clock = CpuClock()
+    for before in (50.0, None):
+        with clock.running():
+            clock.before = before
+        assert clock.read() == (pytest.approx(50, abs=1) if before else None)

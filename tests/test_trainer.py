@@ -535,6 +535,25 @@ def test_resumed_equals_uninterrupted(settings, tiny_model, tmp_path):
     assert not moved(weights(whole.rollout_policy), resumed.rollout_policy)
 
 
+def test_the_cpu_time_of_a_game_has_that_before_it_was_resumed(tiny_model, tmp_path):
+    def trainer():
+        args = config(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+        return SeqGANTrainer(tiny_model("lstm"), tiny_model("cnn"), args, train_dataset=texts())
+
+    whole = trainer()
+    assert whole.cpu_seconds == 0
+    whole.train()
+    spent = whole.cpu_seconds
+    path = tmp_path / "run" / "checkpoint-1" / "seqgan_state.pt"
+    state = torch.load(path, weights_only=True)
+    assert 0 < state.pop("cpu_seconds") < spent == whole.cpu_seconds
+    for before in (1000.0, None):  # checkpoints of earlier versions do not say it
+        torch.save(state | ({"cpu_seconds": before} if before else {}), path)
+        resumed = trainer()
+        resumed.train(resume_from_checkpoint=str(path.parent))
+        assert resumed.cpu_seconds == (pytest.approx(1000 + spent, abs=spent) if before else None)
+
+
 @pytest.mark.parametrize("name", ["lstm", "llama"])
 def test_the_saved_pair_loads_by_the_auto_classes_in_a_new_process(name, tiny_model, tmp_path, run_elsewhere):
     trainer = play(tiny_model(name), tiny_model("cnn"), config(tmp_path))
