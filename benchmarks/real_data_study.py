@@ -52,7 +52,17 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "real_data"
 PAGE = ROOT / "docs" / "results" / "real_data.md"
 CONTROLS = ("constant", "shuffled", "random")
-KEPT = ("stages", "curves", "first_stage", "discriminator", "cpu_seconds", "samples", "texts", "settings")
+KEPT = (
+    "stages",
+    "curves",
+    "first_stage",
+    "language_models",
+    "discriminator",
+    "cpu_seconds",
+    "samples",
+    "texts",
+    "settings",
+)
 NUM_SEEDS = 3
 TOO_LIKE = 0.8  # a sample that shares so much with a training text quotes it
 LEFT_OUT = "(left out)"
@@ -225,10 +235,21 @@ def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
     rows = []
     for stage in dict.fromkeys(stage for run in runs.values() for stage in run["stages"]):
         tables = [run["stages"][stage] for run in runs.values() if stage in run["stages"]]
-        cells = [[table[name] for table in tables if name in table] for name in columns]
         few = f" ({len(tables)} of {len(runs)} seeds)" if len(tables) < len(runs) else ""
-        rows.append([f"{stage}{few}", *(mean_and_deviation(values) if values else "" for values in cells)])
+        rows.append(
+            [
+                f"{stage}{few}",
+                *(_cell([table[name] for table in tables if name in table], len(tables)) for name in columns),
+            ]
+        )
     return markdown_table(["", *columns], rows)
+
+
+def _cell(values: Sequence[float], seeds: int) -> str:
+    """Write what the seeds of a row have in a column, and how many have it where not all do."""
+    if not values:
+        return ""
+    return mean_and_deviation(values) + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")
 
 
 def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
@@ -237,7 +258,7 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     temperature of equal quality.
     """
     (first, *_) = (run["stages"] for run in runs.values())
-    gained = [name for name in (task.quality, *task.also, "nll", "nll_calibrated") if name in first[BEFORE]]
+    gained = [name for name in (task.quality, *task.also, "nll", "nll_best") if name in first[BEFORE]]
     games = [stage for stage in first if stage == AFTER or stage.startswith(CONTROL)]
     rows = []
     for game in games:
@@ -280,7 +301,10 @@ def melodies_of(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """Write the CPU minutes of maximum likelihood, of D's language models and of one game, and D's AUC, where known."""
+    """
+    Write the CPU minutes of maximum likelihood, of D's language models and of one game, where known; how well these
+    models and the generator before the game know unseen texts; and D's AUC.
+    """
     seconds = [run["cpu_seconds"] for run in runs.values()]
     parts = {"maximum likelihood": "mle", "language models": "language_models", "the game": "game"}
     known = {what: [cpu[part] / 60 for cpu in seconds if cpu[part] is not None] for what, part in parts.items()}
@@ -288,7 +312,14 @@ def cost(runs: Mapping[int, Mapping[str, Any]]) -> str:
     auc = mean_and_deviation([run["discriminator"]["auc"] for run in runs.values()], 2)
     said = ", ".join(f"{what} {value}" for what, value in minutes.items())
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-    return f"{seeds}. CPU minutes: {said}. AUC of D at the end, on unseen texts: {auc}."
+    readers = [reader["nll"] for run in runs.values() for reader in run.get("language_models", [])]
+    known_texts = ""
+    if readers:
+        before = mean_and_deviation([run["first_stage"]["nll"] for run in runs.values()])
+        known_texts = (
+            f" NLL of validation texts: before the game {before}, of a language model {mean_and_deviation(readers)}."
+        )
+    return f"{seeds}. CPU minutes: {said}.{known_texts} AUC of D at the end, on unseen texts: {auc}."
 
 
 def picture_link(what: str, picture: Path, page: Path) -> str:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .arguments import TextRecipeArguments
 from .checkpoints import write_whole
 from .completions import Completions, decode_ids
-from .evaluation import best_nll_temperature, nll_at_temperatures
+from .evaluation import nll_at_temperatures
 from .plots import plot_quality_and_diversity
 from .samples import complete_prompts
 from .text_measures import Task, TextMeasures, best_temperature, nearest_texts, temperature_where
@@ -22,6 +22,7 @@ from .trainer import SeqGANTrainer
 NUM_SHOWN = 10
 _BLOCK = 1024
 _DRAWING_SEED = 42
+_SCALED = tuple(step / 20 for step in range(16, 29))
 
 
 class Bench:
@@ -42,7 +43,7 @@ class Bench:
             for name in ("train", "validation", "test")
         }
         self.pad_token_id = trainer.text_format.pad_token_id
-        self.rows, self.validation_rows = list(prepared["test"]), list(prepared["validation"])
+        self.rows = list(prepared["test"])
         strings = {name: self._strings(texts) for name, texts in prepared.items()}
         self.real = strings["validation"]
         self.training_texts = strings["train"]
@@ -70,7 +71,7 @@ class Bench:
             "texts": self.measures.digest,
             "num_samples": self.args.num_test_samples,
             "temperatures": self.args.temperatures,
-            "calibrated_on": hashlib.sha256("\n".join(self.real).encode()).hexdigest()[:16],
+            "rows": hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16],
         }
 
     def curve(
@@ -88,28 +89,28 @@ class Bench:
             temperatures (`Sequence[float]`, *optional*): Above 0; by default those of the run.
 
         Returns:
-            `list[dict]`: `temperature`; `nll` of the test texts, nats per token; the metrics of [`TextMeasures`] of fresh
-            samples, from the run's seed; and `samples`, the first ten. That of temperature 1 has `nll_calibrated`, too,
-            of the test texts at the temperature at which the validation texts are most likely.
+            `list[dict]`: `temperature`; `nll` of the test texts, nats per token; `nll_best`, the lowest that this
+            generator has at any temperature from 0.8 to 1.4 in steps of 0.05 (temperature scaling, [Guo et al.
+            2017](https://huggingface.co/papers/1706.04599)): by it two generators differ in more than temperature; the
+            metrics of [`TextMeasures`] of fresh samples, from the run's seed; and `samples`, the first ten.
         """
         model, text_format, num_samples = model or trainer.model, trainer.text_format, self.args.num_test_samples
         temperatures = list(temperatures or self.args.temperatures)
         batch_size = trainer.args.per_device_eval_batch_size
-        read_at = list(temperatures)
-        if 1.0 in temperatures:
-            read_at.append(best_nll_temperature(model, self.validation_rows, self.pad_token_id, batch_size))
-        nlls = nll_at_temperatures(model, self.rows, self.pad_token_id, read_at, batch_size)
+        read_at = list(dict.fromkeys([*temperatures, *_SCALED]))
+        nlls = dict(
+            zip(read_at, nll_at_temperatures(model, self.rows, self.pad_token_id, read_at, batch_size), strict=True)
+        )
+        nll_best = min(nlls[temperature] for temperature in _SCALED)
         # Spread over all prompts, and any few of the first samples complete different ones.
         step = max(len(self.rows) // num_samples, 1)
         prompts = [self.rows[index * step % len(self.rows)]["prompt_ids"] for index in range(num_samples)]
         at_once = trainer.rows_at_once(max(map(len, prompts)))
         curve: list[dict[str, Any]] = []
-        for temperature, nll in zip(temperatures, nlls[: len(temperatures)], strict=True):
+        for temperature in temperatures:
             sampled = complete_prompts(model, prompts, text_format, trainer.args.seed, temperature, at_once)
             samples = decode_ids(sampled.completion_ids, sampled.completion_mask, self.tokenizer)
-            point = {"temperature": temperature, "nll": nll}
-            if temperature == 1:
-                point["nll_calibrated"] = nlls[-1]
+            point = {"temperature": temperature, "nll": nlls[temperature], "nll_best": nll_best}
             curve.append(point | self.measures.of(samples) | {"samples": samples[:NUM_SHOWN]})
         return curve
 

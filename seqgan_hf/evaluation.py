@@ -23,7 +23,6 @@ from .processes import is_first
 from .samples import complete_prompts, sample_texts
 from .states import dropout_off
 
-CALIBRATION_TEMPERATURES = tuple(step / 20 for step in range(14, 31))
 # Chinese and Japanese have no spaces between words: each character is one. A combining mark is part of its letter.
 _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _LETTERS = rf"[\w&&[^{_ALONE}]]+"
@@ -392,30 +391,6 @@ def nll_at_temperatures(
             sums -= logps.cpu().double().sum(dim=(1, 2))
     num_tokens = sum(len(row["completion_ids"]) for row in rows)
     return (sums / num_tokens).tolist()
-
-
-def best_nll_temperature(
-    model: PreTrainedModel, rows: Sequence[Mapping[str, Sequence[int]]], pad_token_id: int, batch_size: int = 32
-) -> float:
-    """
-    Find the temperature at which texts are most likely under a model: temperature scaling, from
-    [Guo et al. 2017](https://huggingface.co/papers/1706.04599).
-
-    A model that is too sure of itself gains by a higher one. Each of two models at its own, a difference that is left is
-    not one of temperature.
-
-    Args:
-        model (`PreTrainedModel`): Any causal language model; dropout is off.
-        rows (`Sequence[Mapping]`): Texts that it has not learned from, apart from those it is tested on, each with
-            `prompt_ids` and `completion_ids`.
-        pad_token_id (`int`): Fills the rows.
-        batch_size (`int`): Texts at once.
-
-    Returns:
-        `float`: one of `CALIBRATION_TEMPERATURES`, 0.7 to 1.5 in steps of 0.05.
-    """
-    nlls = nll_at_temperatures(model, rows, pad_token_id, CALIBRATION_TEMPERATURES, batch_size)
-    return CALIBRATION_TEMPERATURES[nlls.index(min(nlls))]
 
 
 def _held_out_rows(

@@ -28,7 +28,7 @@ _CONTROLS = {
 }
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 _LABELS = {
-    "nll": "NLL", "nll_calibrated": "NLL at the best temperature", "NLL_oracle": "NLL under the oracle",
+    "nll": "NLL", "nll_best": "lowest NLL over the temperature", "NLL_oracle": "NLL under the oracle",
     "NLL_test": "NLL of the oracle's texts",
 }  # fmt: skip
 _LABELS_BY_ORDER = {"bleu": "BLEU", "self_bleu": "self-BLEU", "distinct": "distinct", "novelty": "novelty"}

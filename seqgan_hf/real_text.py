@@ -98,9 +98,9 @@ def play(
         args, config, networks.generator, splits["train"], splits["validation"], networks.tokenizer, networks.loading
     )
     text_format = TextFormat.from_model(networks.generator, networks.tokenizer, config.max_completion_length)
-    seconds = 0.0
+    trained: list[dict[str, float]] = []
     if networks.discriminator is None:
-        networks.discriminator, seconds = scratch_discriminator(
+        networks.discriminator, trained = scratch_discriminator(
             args, config, networks.generator, text_format, splits["train"], splits["validation"], networks.tokenizer
         )
     # Controls begin with what the game begins with.
@@ -113,7 +113,11 @@ def play(
     for control in args.controls:
         others = dataclasses.replace(networks, discriminator=untrained)
         curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
-    cpu_seconds = {"mle": first_stage.get("cpu_seconds"), "language_models": seconds, "game": play_game(trainer)}
+    cpu_seconds = {
+        "mle": first_stage.get("cpu_seconds"),
+        "language_models": sum(one.get("cpu_seconds", 0.0) for one in trained),
+        "game": play_game(trainer),
+    }
     curves["SeqGAN"] = bench.curve(trainer)
     rival = rival_of_equal_quality(trainer, networks, bench, curves)
     shown = {name: point_at(curves[name], args.sample_temperature)["samples"] for name in ("MLE", "SeqGAN")}
@@ -121,6 +125,7 @@ def play(
         "stages": bench.stages(curves, rival),
         "curves": curves,
         "first_stage": first_stage,
+        "language_models": trained,
         "discriminator": bench.verdict(trainer),
         "cpu_seconds": cpu_seconds,
         "samples": shown["SeqGAN"],

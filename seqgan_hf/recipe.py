@@ -162,7 +162,7 @@ def scratch_discriminator(
     train: AnyDataset,
     validation: AnyDataset,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> tuple[PreTrainedModel, float]:
+) -> tuple[PreTrainedModel, list[dict[str, float]]]:
     """
     Make the discriminator of a run, and train the language models that it may read with.
 
@@ -175,14 +175,15 @@ def scratch_discriminator(
         tokenizer (`PreTrainedTokenizerBase`, *optional*): The generator's, where these are strings.
 
     Returns:
-        `tuple`: the paper's CNN or a likelihood ratio, and the CPU seconds of training its language models.
+        `tuple`: the paper's CNN or a likelihood ratio, and for each of its language models what [`likelihood_stage`]
+        says of it.
     """
     vocab_size = embedding_rows(generator)
     set_seed(config.seed)  # a resumed run takes the generator from disk, and draws the same
     if args.discriminator == "cnn":
         return TextCNNForSequenceClassification(
             TextCNNConfig(vocab_size=vocab_size, pad_token_id=text_format.pad_token_id)
-        ), 0.0
+        ), []
     size = args.language_model_size
     shape = LSTMConfig(
         vocab_size=vocab_size,
@@ -191,7 +192,7 @@ def scratch_discriminator(
         hidden_size=size,
         dropout=args.language_model_dropout,
     )
-    readers, seconds = [generator], 0.0
+    readers, trained = [generator], []
     for number in range(1, args.language_models + 1):
         print(f"\nLanguage model {number} of {args.language_models}, for the discriminator to read with.", flush=True)
         set_seed(config.seed + 1000 * number)
@@ -200,7 +201,7 @@ def scratch_discriminator(
             settings, config, LSTMForCausalLM(shape), train, validation, tokenizer, name=f"mle_{number}"
         )
         readers.append(model)
-        seconds += metrics.get("cpu_seconds", 0.0)
+        trained.append(metrics)
     classifier = LikelihoodRatioForSequenceClassification.from_language_models(
         readers,
         start_token_id=text_format.start_token_id,
@@ -209,7 +210,7 @@ def scratch_discriminator(
         generator_hidden_size=args.hidden_size if args.ratio_hidden_size else 0,
         dropout=args.language_model_dropout,
     )
-    return classifier, seconds
+    return classifier, trained
 
 
 def kept_curve(
@@ -378,16 +379,18 @@ def seeds_table(reports: Sequence[Mapping[str, Any]]) -> str:
         reports (`Sequence[Mapping]`): What their metrics.json hold; at least two.
 
     Returns:
-        `str`: a header, and for each stage a line with mean and standard deviation of each metric.
+        `str`: a header, and for each stage that all runs have a line with mean and standard deviation of each metric
+        that all have there.
     """
     stages = {
         stage: {
             heading: summary([report["stages"][stage][name] for report in reports])
             for name in metrics
+            if all(name in report["stages"][stage] for report in reports)
             for heading, summary in ((name, statistics.fmean), (f"+- {name.removeprefix('NLL_')}", statistics.stdev))
         }
         for stage, metrics in reports[0]["stages"].items()
-        if all(metrics.keys() <= report["stages"].get(stage, {}).keys() for report in reports)
+        if all(stage in report["stages"] for report in reports)
     }
     return stages_table(stages)
 

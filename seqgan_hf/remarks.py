@@ -133,7 +133,10 @@ def _memory(run: Run) -> str | None:
 
 
 def _copies(run: Run) -> str | None:
-    copied, real = run.stages.get("SeqGAN", {}).get("copied"), run.stages.get("real texts", {}).get("copied", 0.0)
+    # Samples may be shown at a lower temperature, too.
+    after = [row for stage, row in run.stages.items() if stage == "SeqGAN" or stage.startswith("SeqGAN, temperature ")]
+    copied = max((row["copied"] for row in after if "copied" in row), default=None)
+    real = run.stages.get("real texts", {}).get("copied", 0.0)
     if copied is None or copied <= real + _MEMORISED:
         return None if copied is None else ""
     return f"{copied:.0%} of the samples stand in the training texts word for word; of held-out texts {real:.0%} do."

@@ -23,6 +23,7 @@ _GENERATED, _UNDECIDED, _REAL = (244, 165, 96), (255, 255, 255), (135, 190, 240)
 # Of the columns of a recipe's table, without the order of n-grams.
 _MEANINGS = {
     "nll": "of held-out texts under the generator, nats a token; lower is better",
+    "nll_best": "the lowest that the generator has at any temperature; lower is better",
     "NLL_test": "of held-out texts under the generator, nats a token; lower is more diverse",
     "NLL_oracle": "of samples under the oracle, nats a token; lower is better",
     "bleu": "n-grams that samples share with held-out texts; higher is better",

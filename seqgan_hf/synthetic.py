@@ -101,9 +101,10 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         write_whole(finished, json.dumps(report, indent=1))
         print(f"\n{caption}\n{stages_table(report['stages'])}")
         return report
-    discriminator, report["cpu_seconds"]["language_models"] = scratch_discriminator(
+    discriminator, report["language_models"] = scratch_discriminator(
         args, config, generator, text_format, train, validation
     )
+    report["cpu_seconds"]["language_models"] = sum(one.get("cpu_seconds", 0.0) for one in report["language_models"])
     trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=validation)
     trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
 

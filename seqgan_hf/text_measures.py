@@ -59,8 +59,8 @@ class Task:
     def caption(self) -> str:
         """Say what the figures of the printed table are."""
         return (
-            "nll: of held-out texts, nats per token; nll_calibrated: at the temperature that is best for validation "
-            "texts. bleu: of samples against held-out texts (higher is better). "
+            "nll: of held-out texts, nats per token; nll_best: the lowest over the temperature. "
+            "bleu: of samples against held-out texts (higher is better). "
             f"{self.sameness}: against each other; distinct2, distinct_texts: the share of bigrams and of texts that "
             f"differ. novelty{self.order}: the share of {self.order}-grams that no training text has; copied: texts that "
             "are one."

@@ -13,7 +13,6 @@ from seqgan_hf import LSTMConfig, LSTMForCausalLM
 from seqgan_hf.completions import Completions, decode_ids
 from seqgan_hf.data import TextFormat, prepare_dataset
 from seqgan_hf.evaluation import (
-    best_nll_temperature,
     bleu_of_samples,
     evaluate_generator,
     evaluation_table,
@@ -72,15 +71,6 @@ def test_a_uniform_model_has_log_vocabulary_at_every_temperature():
         model.lm_head.bias.zero_()
     nll = nll_at_temperatures(model, ROWS, PAD, [0.1, 1.0, 7.0])
     assert nll == pytest.approx([math.log(VOCAB_SIZE)] * 3, rel=1e-5)
-
-
-@pytest.mark.parametrize(("fives", "temperature"), [(83, 1.25), (88, 1.0), (93, 0.75), (99, 0.7), (50, 1.5)])
-def test_the_best_temperature_for_nll_makes_a_model_as_sure_as_the_texts_are(fives, temperature):
-    model = writes_only(5, lstm())
-    with torch.no_grad():
-        model.lm_head.bias[6] = 48.0  # log-odds of 2; in the texts they are 1.59, 1.99, 2.59, 4.6 and 0
-    rows = [{"prompt_ids": [BOS], "completion_ids": [5] * fives + [6] * (100 - fives)}]
-    assert best_nll_temperature(model, rows, PAD) == temperature
 
 
 @pytest.mark.parametrize(("nll", "perplexity"), [(0.0, 1.0), (709.0, math.exp(709.0)), (710.0, math.inf)])

@@ -116,8 +116,11 @@ def test_the_language_models_of_a_discriminator_are_a_part_of_what_a_run_costs()
     assert "language models" not in real_data_study.cost({1: run})
     run["cpu_seconds"]["language_models"] = 180.0
     assert "maximum likelihood 1.0, language models 3.0, the game 2.0. AUC" in real_data_study.cost({1: run})
+    run |= {"first_stage": {"nll": 4.25}, "language_models": [{"nll": 4.0}, {"nll": 5.0}]}
+    said = "the game 2.0. NLL of validation texts: before the game 4.250, of a language model 4.500 +- 0.707. AUC"
+    assert said in real_data_study.cost({1: run})
     run["cpu_seconds"]["game"] = None  # of a run that was resumed within it
-    assert "maximum likelihood 1.0, language models 3.0. AUC" in real_data_study.cost({1: run})
+    assert "maximum likelihood 1.0, language models 3.0. NLL" in real_data_study.cost({1: run})
 
 
 def test_what_else_the_paper_compares_has_its_column():
@@ -156,7 +159,7 @@ def test_a_seed_whose_samples_are_silent_does_not_hide_the_others(tmp_path):
     for point in (runs[1]["stages"]["SeqGAN"], runs[1]["stages"]["MLE"], runs[2]["stages"]["MLE"]):
         point["mse_nearest"] = 5.0
     task = dataclasses.replace(real_data_study.TASKS["poems"], also=("mse_nearest",))
-    assert "| 5.000 |" in real_data_study.stages_table(runs)
+    assert "| 5.000 (1 of 2) |" in real_data_study.stages_table(runs)
     assert "| 0.0000, 1 of 2 seeds |" in real_data_study.gains_table(task, runs)
     real_data_study.draw(task, runs, tmp_path / "music.png")
 

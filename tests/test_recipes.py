@@ -24,7 +24,6 @@ from transformers import (
 
 from seqgan_hf import SeqGANConfig
 from seqgan_hf.arguments import SyntheticRecipeArguments, TextRecipeArguments
-from seqgan_hf.evaluation import nll_at_temperatures
 from seqgan_hf.flags import parse_config
 from seqgan_hf.music import midi_to_melody, save_melodies
 from seqgan_hf.oracle import make_oracle, oracle_digest
@@ -66,9 +65,7 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     of_samples = {"bleu2", "bleu3", "bleu4", "self_bleu3", "distinct2", "distinct_texts", "novelty3", "copied"}
     for stage in ("MLE", "MLE, best temperature", "SeqGAN"):
-        point = metrics["stages"][stage]
-        of_itself = {"nll_calibrated"} if point["temperature"] == 1 else set()
-        assert set(point) == {"temperature", "nll", *of_itself, *of_samples}
+        assert set(metrics["stages"][stage]) == {"temperature", "nll", "nll_best", *of_samples}
         assert f"{metrics['stages'][stage]['nll']:.4f}" in printed
     assert set(metrics["stages"]["real texts"]) == of_samples
     assert len(metrics["samples"]) == 10 and metrics["samples"][0].split()[0] in printed
@@ -88,27 +85,27 @@ def test_the_sample_recipe_reports_and_saves_a_loadable_pair(quick, tmp_path, ca
     assert (tmp_path / "run" / "curves.png").is_file() and (tmp_path / "run" / "quality_diversity.png").is_file()
 
 
-def test_the_rival_of_equal_quality_and_the_calibrated_nll_are_measured_and_not_guessed(quick, tmp_path, monkeypatch):
+def test_the_rival_of_equal_quality_and_the_lowest_nll_are_measured_and_not_guessed(quick, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("seqgan_hf.bench.temperature_where", lambda *where: asked.append(where) or 0.8)
     read = []
-    monkeypatch.setattr("seqgan_hf.bench.best_nll_temperature", lambda model, rows, *how: read.append(rows) or 0.8)
-    monkeypatch.setattr(
-        "seqgan_hf.bench.nll_at_temperatures",
-        lambda model, rows, *how: read.append(rows) or nll_at_temperatures(model, rows, *how),
-    )
-    recipe("image_coco")(["--sample", *quick, "--temperatures", "0.8"])
+
+    def nll(model, rows, pad_token_id, temperatures, batch_size):
+        """The lowest NLL is at 1.25, and lower yet where no generator is looked for."""
+        read.append(temperatures)
+        return [abs(temperature - 1.25) if temperature < 1.5 else -1.0 for temperature in temperatures]
+
+    monkeypatch.setattr("seqgan_hf.bench.nll_at_temperatures", nll)
+    recipe("image_coco")(["--sample", *quick, "--temperatures", "0.8", "1.6"])
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     mle, after = metrics["curves"]["MLE"], metrics["stages"]["SeqGAN"]
     assert asked == [(mle, "bleu4", after["bleu4"])]
-    measured = {name: value for name, value in mle[1].items() if name != "samples"}
+    measured = {name: value for name, value in mle[2].items() if name != "samples"}
     assert metrics["stages"]["MLE, matched temperature"] == pytest.approx(measured)
-    # The temperature is chosen on validation texts, and the test texts are read at it; the rival has none of its own.
-    validation, test, *_ = read
-    assert [rows is validation for rows in read] == [True, False, True, False, False]
-    assert validation and not any(row in test for row in validation)
-    assert mle[0]["nll_calibrated"] == pytest.approx(mle[1]["nll"]) != pytest.approx(mle[0]["nll"])
-    assert "nll_calibrated" not in mle[1]
+    assert [point["nll"] for point in mle] == pytest.approx([-1.0, 0.25, 0.45])
+    assert all(row["nll_best"] == 0 for name, row in metrics["stages"].items() if name != "real texts")
+    assert all(temperatures == [*dict.fromkeys(temperatures)] for temperatures in read)
+    assert read[0][:3] == [1.6, 1.0, 0.8] and read[-1][0] == 0.8 and {0.8, 1.15, 1.4} <= set(read[-1])
 
 
 def test_samples_are_shown_at_the_temperature_asked_for(quick, tmp_path, capsys):
@@ -563,6 +560,14 @@ def test_the_table_of_seeds_by_hand():
 MLE         9.0000     0.0000    5.0000    0.0000
 SeqGAN      8.0000     0.0000    6.0000    1.0000"""
     )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_table_of_seeds_keeps_rows_and_columns_that_all_runs_have(order):
+    rows = [{"bleu2": 0.3, "nll_best": 4.0}, {"bleu2": 0.5}]  # of an earlier version
+    reports = [{"stages": {"MLE": row}} for row in rows[::order]]
+    reports[0]["stages"]["MLE, matched temperature"] = rows[0]
+    assert seeds_table(reports).split() == ["bleu2", "+-", "bleu2", "MLE", "0.4000", "0.1414"]
 
 
 @pytest.mark.parametrize(

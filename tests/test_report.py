@@ -207,6 +207,11 @@ def test_of_one_run_the_settings_that_are_not_the_defaults_stand_there(tmp_path)
             {"stages": {"SeqGAN": {"copied": 0.4}, "real texts": {"copied": 0.1}}},
             "40% of the samples stand in the",
         ),
+        (
+            {},
+            {"stages": {"SeqGAN": {"copied": 0.01}, "SeqGAN, temperature 0.6": {"copied": 0.3}}},
+            "30% of the samples stand in the",
+        ),
     ],
 )
 def test_what_strikes_is_said(last, fields, word, tmp_path):
