@@ -124,7 +124,8 @@ def _add(parts: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         value = (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
     if isinstance(value, dict):
-        value = tuple(sorted(value.items(), key=lambda item: str(item[0])))
+        kept = [item for item in value.items() if item[0] != "cpu_seconds"]
+        value = tuple(sorted(kept, key=lambda item: str(item[0])))
     if isinstance(value, (tuple, list)):
         parts.update(f"{len(value)}[".encode())
         for part in value:

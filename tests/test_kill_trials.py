@@ -22,6 +22,11 @@ def test_a_digest_notices_any_bit_and_no_order(tmp_path):
     torch.save(dict(reversed(torch.load(tmp_path / "a" / "optimizer.pt").items())), tmp_path / "a" / "optimizer.pt")
     (tmp_path / "a" / "trainer_state.json").write_text('{"train_runtime": 2.0}')
     assert digest(tmp_path / "a") == first
+    digests = set()
+    for seconds in (1.0, 2.0):
+        torch.save({"sets_played": 3, "cpu_seconds": seconds}, tmp_path / "a" / "seqgan_state.pt")
+        digests.add(digest(tmp_path / "a"))
+    assert len(digests) == 1 and first not in digests
     for change in ({"weight": 1.0 + 2**-23}, {"step": 4}):
         write(tmp_path / "b", **change)
         assert digest(tmp_path / "b") != first
