@@ -235,10 +235,9 @@ def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
     rows = []
     for stage in dict.fromkeys(stage for run in runs.values() for stage in run["stages"]):
         tables = [run["stages"][stage] for run in runs.values() if stage in run["stages"]]
-        few = f" ({len(tables)} of {len(runs)} seeds)" if len(tables) < len(runs) else ""
         rows.append(
             [
-                f"{stage}{few}",
+                f"{stage}{_if_few(tables, len(runs))}",
                 *(_cell([table[name] for table in tables if name in table], len(tables)) for name in columns),
             ]
         )
@@ -247,9 +246,12 @@ def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
 
 def _cell(values: Sequence[float], seeds: int) -> str:
     """Write what the seeds of a row have in a column, and how many have it where not all do."""
-    if not values:
-        return ""
-    return mean_and_deviation(values) + (f" ({len(values)} of {seeds})" if len(values) < seeds else "")
+    return f"{mean_and_deviation(values)}{_if_few(values, seeds)}" if values else ""
+
+
+def _if_few(found: Sequence[object], seeds: int) -> str:
+    """Write how many seeds have something, where not all do."""
+    return f" ({len(found)} of {seeds} seeds)" if len(found) < seeds else ""
 
 
 def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
@@ -281,7 +283,7 @@ def written(values: Sequence[float], seeds: int) -> str:
     """Write differences for a table, and of how many seeds they are where some have none."""
     if not values:
         return "no such temperature"
-    return with_p(values, 4) + (f", {len(values)} of {seeds} seeds" if len(values) < seeds else "")
+    return f"{with_p(values, 4)}{_if_few(values, seeds)}"
 
 
 def samples_list(runs: Mapping[int, Mapping[str, Any]]) -> str:

@@ -44,7 +44,7 @@ RESULTS = ROOT / "docs" / "results" / "synthetic"
 PAGE = ROOT / "docs" / "results" / "synthetic.md"
 RECIPE = ROOT / "recipes" / "synthetic_oracle.py"
 CONTROLS = ("constant", "shuffled", "random")
-KEPT = ("curves", "discriminator", "first_stage", "cpu_seconds", "oracle", "settings")
+KEPT = ("curves", "discriminator", "first_stage", "language_models", "cpu_seconds", "oracle", "settings")
 SECOND_ORACLE = 2024
 
 

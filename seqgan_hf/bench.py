@@ -53,6 +53,7 @@ class Bench:
         # may be of few sources, pieces of a few tunes, which are more alike than texts that were written apart.
         drawn = random.Random(_DRAWING_SEED).sample(self.training_texts, compared)
         self.of_real = self.measures.of(self.real, varied=drawn)
+        self._rows_digest = hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16]
 
     def _strings(self, texts: Dataset) -> list[str]:
         """Return texts as they are written, cut where the game cuts them; a block of them at a time."""
@@ -71,7 +72,7 @@ class Bench:
             "texts": self.measures.digest,
             "num_samples": self.args.num_test_samples,
             "temperatures": self.args.temperatures,
-            "rows": hashlib.sha256(json.dumps(self.rows).encode()).hexdigest()[:16],
+            "rows": self._rows_digest,
         }
 
     def curve(

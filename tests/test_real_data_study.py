@@ -149,7 +149,7 @@ def test_what_a_seed_lacks_is_said_and_the_others_are_shown(tmp_path):
     runs = {seed: finished(seed, matched=seed > 1) for seed in (1, 2, 3)}
     assert "| MLE, matched temperature (2 of 3 seeds) | 0.800 +- 0.000 |" in real_data_study.stages_table(runs)
     table = real_data_study.gains_table(real_data_study.TASKS["poems"], runs)
-    assert "| -0.0025 +- 0.0007 (p = 0.1), 2 of 3 seeds |" in table
+    assert "| -0.0025 +- 0.0007 (p = 0.1) (2 of 3 seeds) |" in table
     table = real_data_study.gains_table(real_data_study.TASKS["poems"], {1: finished(1, matched=False)})
     assert "| no such temperature | no such temperature | no such temperature |" in table
 
@@ -159,8 +159,8 @@ def test_a_seed_whose_samples_are_silent_does_not_hide_the_others(tmp_path):
     for point in (runs[1]["stages"]["SeqGAN"], runs[1]["stages"]["MLE"], runs[2]["stages"]["MLE"]):
         point["mse_nearest"] = 5.0
     task = dataclasses.replace(real_data_study.TASKS["poems"], also=("mse_nearest",))
-    assert "| 5.000 (1 of 2) |" in real_data_study.stages_table(runs)
-    assert "| 0.0000, 1 of 2 seeds |" in real_data_study.gains_table(task, runs)
+    assert "| 5.000 (1 of 2 seeds) |" in real_data_study.stages_table(runs)
+    assert "| 0.0000 (1 of 2 seeds) |" in real_data_study.gains_table(task, runs)
     real_data_study.draw(task, runs, tmp_path / "music.png")
 
 

@@ -551,7 +551,7 @@ def test_the_cpu_time_of_a_game_has_that_before_it_was_resumed(tiny_model, tmp_p
         torch.save(state | ({"cpu_seconds": before} if before else {}), path)
         resumed = trainer()
         resumed.train(resume_from_checkpoint=str(path.parent))
-        assert 1000 < resumed.cpu_seconds < 1000 + 2 * spent if before else resumed.cpu_seconds is None
+        assert 1000 < resumed.cpu_seconds < 1500 if before else resumed.cpu_seconds is None
 
 
 @pytest.mark.parametrize("name", ["lstm", "llama"])
