@@ -199,27 +199,29 @@ def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
 
 def gains(
     runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]], temperature: float
-) -> list[float] | None:
+) -> list[float | None]:
     """
     Compare runs with a rival's temperature curve at equal NLL_test, seed by seed.
 
     Args:
         runs (`Mapping`): Games or other models, by seed.
         rivals (`Mapping`): Runs with a curve of maximum likelihood, by seed, on the same texts.
-        temperature (`float`): Of the rival: its NLL_test there is where both are compared.
+        temperature (`float`): Of the rival: its NLL_test there is where both are compared, each at the temperature by
+            which it gets there with the better samples. Where the rival's NLL_test is lowest below a temperature of 1,
+            that is not 1.
 
     Returns:
-        `list[float]`: NLL_oracle of the rival less that of the run, nats per token; above 0 the run is better. `None`
-        where the rival's NLL_test lies beyond an end of the curve of one seed.
+        `list[float | None]`: NLL_oracle of the rival less that of the run, nats per token; above 0 the run is better.
+        `None` for a seed where the rival's NLL_test lies beyond an end of the run's curve.
     """
-    found = []
+    found: list[float | None] = []
     for seed in sorted(set(runs) & set(rivals)):
-        (point,) = [p for p in rivals[seed]["curves"]["MLE"] if p["temperature"] == temperature]
+        rival = rivals[seed]["curves"]["MLE"]
+        level = point_at(rival, temperature)["NLL_test"]
         try:
-            quality = quality_at(last_stage(runs[seed]), point["NLL_test"])
+            found.append(quality_at(rival, level) - quality_at(last_stage(runs[seed]), level))
         except ValueError:
-            return None
-        found.append(point["NLL_oracle"] - quality)
+            found.append(None)
     return found
 
 
@@ -286,10 +288,11 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
         cells = []
         for temperature in temperatures:
             values = gains(runs, rivals, temperature)
-            if values is None:
-                cells.append("not reached")
-                continue
-            cells.append(with_p(values))
+            reached = [value for value in values if value is not None]
+            if len(reached) == len(values):
+                cells.append(with_p(reached))
+            else:
+                cells.append(f"reached by {len(reached)} of {len(values)} seeds" if reached else "not reached")
         rows.append([title, str(len(runs)), *cells])
     return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
 

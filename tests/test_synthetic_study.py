@@ -84,18 +84,27 @@ def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
     without_a_game = {1: {"curves": {"MLE": curve((1.0, 9.2, 7.35), (0.8, 8.8, 7.45))}}}
     assert synthetic_study.gains(without_a_game, runs, 1.0) == pytest.approx([9.51 - 9.0])
     beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
-    assert synthetic_study.gains(runs, beyond, 1.0) is None
+    assert synthetic_study.gains(runs, beyond, 1.0) == [None]
+
+
+def test_a_rival_is_read_at_the_better_of_two_temperatures_of_one_nll_test():
+    rival = {1: {"curves": {"MLE": curve((1.0, 9.5, 7.40), (0.9, 9.0, 7.38), (0.8, 8.6, 7.42))}}}
+    assert synthetic_study.gains(rival, rival, 1.0) == pytest.approx([0.0])
+    better = {1: {"curves": {"MLE": curve((1.0, 8.7, 7.38), (0.8, 8.3, 7.42))}}}
+    assert synthetic_study.gains(better, rival, 1.0) == pytest.approx([8.8 - 8.5])
 
 
 def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_path):
     narrow = {1: {"curves": {"MLE": curve((1.0, 8.0, 7.41), (0.8, 7.0, 8.0))}}}
     rivals = {1: finished(0.3)}
-    assert synthetic_study.gains(narrow, rivals, 1.0) is None
+    assert synthetic_study.gains(narrow, rivals, 1.0) == [None]
     assert synthetic_study.gains(narrow, rivals, 0.9) == pytest.approx([9.2 - (8.0 - 0.04 / 0.59)])
     table = synthetic_study.gains_table({"likelihood_early": narrow, "likelihood_dropout": rivals})
     assert "| MLE, stopped early | 1 | not reached | 1.268 |" in table
     table = synthetic_study.gains_table({"likelihood_early": narrow | {2: narrow[1]}, "likelihood_dropout": rivals})
     assert "| MLE, stopped early | 1 |" in table, "the seeds that both have"
+    some = {"likelihood_early": narrow | {2: rivals[1]}, "likelihood_dropout": rivals | {2: rivals[1]}}
+    assert "| MLE, stopped early | 2 | reached by 1 of 2 seeds |" in synthetic_study.gains_table(some)
 
 
 def test_p_is_that_of_the_paired_t_test():
