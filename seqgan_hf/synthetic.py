@@ -37,6 +37,73 @@ from .trainer import SeqGANTrainer
 MEASURING_SEED = 1_000_000
 
 
+class OracleBench:
+    """
+    Texts of an oracle, and where the generators that learn from them are measured, all alike.
+
+    Args:
+        args (`SyntheticRecipeArguments`): How many texts and samples, at what temperatures.
+        config (`SeqGANConfig`): Seed and length of the texts.
+        oracle (`PreTrainedModel`): The true distribution, a causal language model without EOS.
+    """
+
+    def __init__(self, args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: PreTrainedModel) -> None:
+        self.args, self.oracle = args, oracle
+        self.text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
+        self.bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
+        self.real = sample_texts(oracle, self.text_format, self.bounds[-1], config.seed)
+        self.train, self.test, self.validation = (
+            prepare_dataset(as_dataset(self.real.select(slice(*part))), None, self.text_format)
+            for part in itertools.pairwise(self.bounds)
+        )
+        # Real texts were drawn from `config.seed`: the same random numbers would lead a good generator to texts it has
+        # read.
+        self.seed = config.seed + MEASURING_SEED
+        self.digest = oracle_digest(oracle)
+
+    def new_generator(self) -> LSTMForCausalLM:
+        """Return an untrained generator of the size that `args` say, with the oracle's vocabulary."""
+        args, oracle = self.args, self.oracle
+        shape = LSTMConfig(
+            vocab_size=oracle.config.vocab_size,
+            bos_token_id=oracle.config.bos_token_id,
+            embedding_size=args.embedding_size,
+            hidden_size=args.hidden_size,
+            dropout=args.generator_dropout,
+        )
+        return LSTMForCausalLM(shape)
+
+    def what(self) -> dict[str, Any]:
+        """Say what a curve is measured on: figures compare where this is the same."""
+        return {
+            "oracle": self.digest,
+            "texts": self.bounds,
+            "max_completion_length": self.text_format.max_completion_length,
+            "num_samples": self.args.num_test_samples,
+            "temperatures": list(self.args.temperatures),
+            "seed": self.seed,
+        }
+
+    def curve(self, generator: PreTrainedModel) -> list[dict[str, float]]:
+        """Measure a generator at each temperature: see [`oracle_curve`]."""
+        args = self.args
+        return oracle_curve(
+            generator,
+            self.oracle,
+            list(self.test),
+            self.text_format,
+            args.temperatures,
+            args.num_test_samples,
+            self.seed,
+        )
+
+    def verdict(self, trainer: SeqGANTrainer) -> dict[str, float]:
+        """Return what a trainer's discriminator knows: its accuracies and AUC on test texts and as many samples."""
+        held_out = Completions.collate(list(self.test)[: self.args.num_test_samples], self.text_format.pad_token_id)
+        generated = sample_texts(trainer.model, self.text_format, len(held_out), self.seed)
+        return trainer.discriminator.evaluate(held_out, generated)
+
+
 def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: PreTrainedModel) -> dict[str, Any]:
     """
     Run both stages, maximum likelihood and SeqGAN, on texts of an oracle, and measure each over the temperature.
@@ -52,76 +119,39 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     if before := begin(args, config):
         print(f"{config.output_dir} is finished.")
         return before
-    finished = Path(config.output_dir) / "metrics.json"
-    text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
-    bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
-    real = sample_texts(oracle, text_format, bounds[-1], config.seed)
-    train, test, validation = (
-        prepare_dataset(as_dataset(real.select(slice(*part))), None, text_format)
-        for part in itertools.pairwise(bounds)
-    )
-    sizes = {"vocab_size": oracle.config.vocab_size, "bos_token_id": oracle.config.bos_token_id}
-    shape = LSTMConfig(
-        **sizes,
-        embedding_size=args.embedding_size,
-        hidden_size=args.hidden_size,
-        dropout=args.generator_dropout,
-    )
-    generator, first_stage = likelihood_stage(args, config, LSTMForCausalLM(shape), train, validation)
-
-    # Real texts were drawn from `config.seed`: the same random numbers would lead a good generator to texts it has read.
-    measuring_seed = config.seed + MEASURING_SEED
-
-    def curve() -> list[dict[str, float]]:
-        return oracle_curve(
-            generator, oracle, list(test), text_format, args.temperatures, args.num_test_samples, measuring_seed
-        )
-
-    caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, real):.4f}."
-    digest = oracle_digest(oracle)
-    measured = {
-        "oracle": digest,
-        "texts": bounds,
-        "max_completion_length": config.max_completion_length,
-        "num_samples": args.num_test_samples,
-        "temperatures": list(args.temperatures),
-        "seed": measuring_seed,
-    }
-    curves = {"MLE": kept_curve(Path(config.output_dir) / "mle" / "curve.json", measured, curve)}
+    folder = Path(config.output_dir)
+    bench = OracleBench(args, config, oracle)
+    generator, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
+    caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, bench.real):.4f}."
+    curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(generator))}
     report: dict[str, Any] = {
         "stages": _stages_of(curves, args.rival_temperature),
         "curves": curves,
         "first_stage": first_stage,
         "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
         "samples": [],
-        "oracle": digest,
+        "oracle": bench.digest,
         "settings": settings_of(args, config),
     }
     if not args.game:
-        write_whole(finished, json.dumps(report, indent=1))
+        write_whole(folder / "metrics.json", json.dumps(report, indent=1))
         print(f"\n{caption}\n{stages_table(report['stages'])}")
         return report
     discriminator, report["language_models"] = scratch_discriminator(
-        args, config, generator, text_format, train, validation
+        args, config, generator, bench.text_format, bench.train, bench.validation
     )
     report["cpu_seconds"]["language_models"] = sum(one.get("cpu_seconds", 0.0) for one in report["language_models"])
-    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=train, eval_dataset=validation)
+    trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=bench.train, eval_dataset=bench.validation)
     trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
-
-    def verdict() -> dict[str, float]:
-        held_out = Completions.collate(list(test)[: args.num_test_samples], text_format.pad_token_id)
-        generated = sample_texts(generator, text_format, len(held_out), measuring_seed)
-        return trainer.discriminator.evaluate(held_out, generated)
-
     announce_game(config)
     checkpoint = which_checkpoint(config)
     trainer.train(resume_from_checkpoint=checkpoint)
-    curves["SeqGAN"] = curve()
+    curves["SeqGAN"] = bench.curve(generator)
     report["stages"] = _stages_of(curves, args.rival_temperature)
-    report["discriminator"] = verdict()
+    report["discriminator"] = bench.verdict(trainer)
     report["cpu_seconds"]["game"] = trainer.cpu_seconds
     if is_first() and is_matplotlib_available():
-        plot_quality_and_diversity(curves, Path(config.output_dir) / "quality_diversity.png")
+        plot_quality_and_diversity(curves, folder / "quality_diversity.png")
     finish(trainer, report, caption)
     return report
 
