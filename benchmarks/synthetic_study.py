@@ -43,8 +43,18 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results" / "synthetic"
 PAGE = ROOT / "docs" / "results" / "synthetic.md"
 RECIPE = ROOT / "recipes" / "synthetic_oracle.py"
+DISTILLATION = ROOT / "benchmarks" / "distillation.py"
 CONTROLS = ("constant", "shuffled", "random")
-KEPT = ("curves", "discriminator", "first_stage", "language_models", "cpu_seconds", "oracle", "settings")
+KEPT = (
+    "curves",
+    "discriminator",
+    "first_stage",
+    "language_models",
+    "teachers_nll",
+    "cpu_seconds",
+    "oracle",
+    "settings",
+)
 SECOND_ORACLE = 2024
 
 
@@ -59,6 +69,7 @@ class Run:
         flags (`tuple[str, ...]`): Set over the preset.
         networks_of (`str`): The run whose networks of maximum likelihood are taken; none: its own.
         second_oracle (`bool`): On another oracle.
+        script (`Path`): The recipe, or another that takes its flags.
     """
 
     preset: str
@@ -66,6 +77,7 @@ class Run:
     flags: tuple[str, ...] = field(default=())
     networks_of: str = ""
     second_oracle: bool = False
+    script: Path = RECIPE
 
 
 # Maximum likelihood alone, on all texts.
@@ -92,6 +104,7 @@ RUNS: dict[str, Run] = {
     ),
     **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
     **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS},
+    "modern_distilled": Run("modern", networks_of="modern", script=DISTILLATION),
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
     "second_faithful": Run("faithful", 3, second_oracle=True),
@@ -137,7 +150,7 @@ def command(name: str, seed: int, folder: Path, oracle: str | None, extra: Seque
     truth = ["--oracle_seed", str(SECOND_ORACLE)] if run.second_oracle else ["--oracle", oracle] if oracle else []
     settings = [*truth, "--seed", str(seed), "--output_dir", str(folder), "--resume_from_checkpoint", "true"]
     settings += ["--disable_tqdm", "true", "--log_completions", "false"]
-    return [sys.executable, str(RECIPE), "--preset", run.preset, *settings, *run.flags, *extra]
+    return [sys.executable, str(run.script), "--preset", run.preset, *settings, *run.flags, *extra]
 
 
 def make(name: str, seed: int, args: Namespace) -> None:
@@ -192,9 +205,9 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Return the curve of a run's last checkpoint: of its game, or of maximum likelihood where it played none."""
+    """Return the curve of a run's last checkpoint: of its game, or of maximum likelihood where that was all."""
     curves: dict[str, list[dict[str, float]]] = run["curves"]
-    return curves.get("SeqGAN", curves["MLE"])
+    return list(curves.values())[-1]
 
 
 def gains(
@@ -234,6 +247,7 @@ _TITLES = {
     "likelihood_wide": "MLE, as one of `modern`'s language models (width 64)",
     "faithful": "SeqGAN `faithful`",
     "modern": "SeqGAN `modern`",
+    "modern_distilled": "MLE, then distilled from `modern`'s language models",
     **{f"{preset}_{name}": f"`{preset}`, reward {name}" for preset in ("faithful", "modern") for name in CONTROLS},
 }
 
@@ -245,13 +259,13 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
         runs = found.get(prefix + name)
         if not runs:
             continue
-        games = all("SeqGAN" in run["curves"] for run in runs.values())
+        two_stages = all(len(run["curves"]) > 1 for run in runs.values())
         ends = [point_at(last_stage(run)) for run in runs.values()]
         starts = [point_at(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
         aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
         rows.append(
             [
-                title, str(len(runs)), mean_and_deviation(starts) if games else "",
+                title, str(len(runs)), mean_and_deviation(starts) if two_stages else "",
                 *(mean_and_deviation([end[key] for end in ends]) for key in ("NLL_oracle", "NLL_test")),
                 mean_and_deviation(aucs, 2) if aucs else "", cpu_minutes(runs), wall_minutes(runs),
             ]
@@ -264,9 +278,9 @@ def cpu_minutes(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Write the CPU minutes of runs, maximum likelihood included and measuring left out, where all are known."""
     totals = []
     for run in runs.values():
-        parts = [run["cpu_seconds"].get(part, 0.0) for part in ("mle", "language_models", "game")]
-        if None not in parts:
-            totals.append(sum(parts) / 60)
+        seconds = list(run["cpu_seconds"].values())
+        if None not in seconds:
+            totals.append(sum(seconds) / 60)
     return mean_and_deviation(totals, 1)
 
 
@@ -313,6 +327,7 @@ PLANES = {
         ("likelihood_wide", "MLE", "MLE, as a language model of modern (width 64)"),
         ("modern", "MLE", "MLE where modern begins (95 % of the texts)"),
         ("modern", "SeqGAN", "SeqGAN modern"),
+        ("modern_distilled", "distilled", "distilled from modern's language models"),
         *((f"modern_{name}", "SeqGAN", f"modern, reward {name}") for name in CONTROLS),
     ),
 }

@@ -69,6 +69,15 @@ def test_a_control_differs_from_its_run_in_the_reward_alone(tmp_path):
     assert "--oracle" not in synthetic_study.command("second_modern", 1, tmp_path, "o.npz")
 
 
+def test_the_rival_that_is_distilled_takes_the_flags_of_the_game(tmp_path):
+    game, rival = (synthetic_study.command(name, 2, tmp_path, "o.npz") for name in ("modern", "modern_distilled"))
+    assert rival[1].endswith("distillation.py") and rival[2:] == game[2:]
+    curves = {"MLE": curve((1.0, 9.5, 7.4)), "distilled": curve((1.0, 9.3, 7.35))}
+    runs = {1: {"curves": curves, "cpu_seconds": {"mle": 60.0, "distillation": 90.0}, "wall_seconds": None}}
+    table = synthetic_study.stages_table({"modern_distilled": runs})
+    assert "language models | 1 | 9.500 | 9.300 | 7.350 |  | 2.5 | - |" in table
+
+
 def test_every_run_takes_networks_of_one_that_is_made_before():
     for name, run in synthetic_study.RUNS.items():
         if run.networks_of:
