@@ -12,7 +12,6 @@ https://huggingface.co/papers/1606.07947). Updates, texts of each, optimizer and
 """
 
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,19 +38,23 @@ RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "synthetic_oracle.
 AT_ONCE = 128  # texts whose distributions over the vocabulary are held at a time
 
 
-def mean_logps(models: Sequence[nn.Module], texts: Completions) -> torch.Tensor:
+def mean_probabilities(models: Sequence[nn.Module], texts: Completions) -> torch.Tensor:
     """
-    Return the log of the mean next-token distribution of some models, a mixture anew at every position.
+    Return the mean next-token distribution of some models, a mixture anew at every position.
 
     Args:
         models (`Sequence[nn.Module]`): Causal language models of one vocabulary.
         texts (`Completions`): On their device.
 
     Returns:
-        `torch.Tensor` of shape `(batch_size, completion_length, vocab_size)`.
+        `torch.Tensor` of shape `(batch_size, completion_length, vocab_size)`; without gradients.
     """
-    logps = torch.stack([completion_logits(model, *texts.tensors()).log_softmax(dim=-1) for model in models])
-    return logps.logsumexp(dim=0) - math.log(len(models))
+    first, *others = models
+    with torch.no_grad():
+        total = completion_logits(first, *texts.tensors()).softmax(dim=-1)
+        for model in others:
+            total += completion_logits(model, *texts.tensors()).softmax(dim=-1)
+    return total.div_(len(models))
 
 
 def distillation_loss(student: nn.Module, teachers: Sequence[nn.Module], texts: Completions) -> torch.Tensor:
@@ -67,8 +70,7 @@ def distillation_loss(student: nn.Module, teachers: Sequence[nn.Module], texts: 
     Returns:
         `torch.Tensor`: sum over tokens, nats.
     """
-    with torch.no_grad():
-        target = mean_logps(teachers, texts).exp()
+    target = mean_probabilities(teachers, texts)
     logps = completion_logits(student, *texts.tensors()).log_softmax(dim=-1)
     return -((target * logps).sum(dim=-1) * texts.completion_mask).sum()
 
@@ -76,12 +78,11 @@ def distillation_loss(student: nn.Module, teachers: Sequence[nn.Module], texts: 
 def mean_nll_of(models: Sequence[nn.Module], rows: Sequence[Any], pad_token_id: int) -> float:
     """Return what the models' mean thinks of texts: nats per token."""
     total, count = 0.0, 0
-    with torch.no_grad():
-        for first in range(0, len(rows), AT_ONCE):
-            texts = Completions.collate(rows[first : first + AT_ONCE], pad_token_id)
-            logps = mean_logps(models, texts).gather(2, texts.completion_ids.unsqueeze(2)).squeeze(2)
-            total -= float((logps * texts.completion_mask).sum())
-            count += int(texts.completion_mask.sum())
+    for first in range(0, len(rows), AT_ONCE):
+        texts = Completions.collate(rows[first : first + AT_ONCE], pad_token_id)
+        logps = mean_probabilities(models, texts).gather(2, texts.completion_ids.unsqueeze(2)).squeeze(2).log()
+        total -= float((logps * texts.completion_mask).sum())
+        count += int(texts.completion_mask.sum())
     return total / count
 
 
