@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from measuring import COMMIT, cpu_model, versions
 from scipy import stats
+from scipy.interpolate import CubicSpline
 
 from seqgan_hf.checkpoints import write_whole
 
+_ROUNDING = 1e-9  # of a spline at one of its own points
 _processes: set[subprocess.Popen[bytes]] = set()
 
 Run = tuple[str, int]
@@ -186,6 +189,48 @@ def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str
         }
         for points in zip(*curves, strict=True)
     ]
+
+
+def quality_at(curve: Sequence[Mapping[str, float]], nll_test: float) -> float:
+    """
+    Read a curve's NLL_oracle off at some NLL_test: what the generator reaches at the temperature where it has this.
+
+    Between the temperatures that were measured, both figures follow cubic splines. NLL_test falls with the temperature
+    down to its lowest, which may lie between two of them, and rises again; temperatures above that cost both figures,
+    and are left out.
+
+    Args:
+        curve (`Sequence[Mapping]`): From `evaluation.oracle_curve`, of at least two temperatures.
+        nll_test (`float`): Nats per token.
+
+    Returns:
+        `float`: nats per token.
+
+    Raises:
+        ValueError: If `nll_test` is below what any temperature reaches, or above where the curve ends.
+    """
+    points = sorted(curve, key=lambda point: point["temperature"])
+    temperatures = [point["temperature"] for point in points]
+    diversity, quality = (
+        CubicSpline(temperatures, [point[name] for point in points]) for name in ("NLL_test", "NLL_oracle")
+    )
+    flat = diversity.derivative().roots(extrapolate=False)
+    best = min([*temperatures, *flat[np.isfinite(flat)]], key=diversity)
+    if nll_test < diversity(best) - _ROUNDING:
+        raise ValueError(
+            f"The lowest NLL_test of the curve is {diversity(best):.4f}; {nll_test:.4f} lies below, and no temperature "
+            "reaches it. Compare at a higher one."
+        )
+    if nll_test > diversity(temperatures[0]) + _ROUNDING:
+        raise ValueError(
+            f"The curve ends at an NLL_test of {diversity(temperatures[0]):.4f}; {nll_test:.4f} lies beyond. Measure "
+            "lower temperatures, too."
+        )
+    below, above = temperatures[0], best
+    for _ in range(60):  # NLL_test falls from one to the other
+        middle = (below + above) / 2
+        below, above = (middle, above) if diversity(middle) > nll_test else (below, middle)
+    return float(quality(above))
 
 
 def with_p(values: Sequence[float], digits: int = 3) -> str:

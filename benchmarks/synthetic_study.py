@@ -27,6 +27,7 @@ from studies import (
     keep,
     mean_and_deviation,
     mean_curve,
+    quality_at,
     run_all,
     run_folder,
     run_recipe,
@@ -36,7 +37,6 @@ from studies import (
 
 from seqgan_hf.bench import point_at
 from seqgan_hf.checkpoints import write_whole
-from seqgan_hf.evaluation import quality_at
 from seqgan_hf.plots import plot_quality_and_diversity
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -183,38 +183,6 @@ def oracle_curve(
     return curve
 
 
-def quality_at(curve: Sequence[Mapping[str, float]], nll_test: float) -> float:
-    """
-    Read a curve's NLL_oracle off at some NLL_test: what the generator reaches at the temperature where it has this.
-
-    Args:
-        curve (`Sequence[Mapping]`): From [`oracle_curve`], of at least two temperatures.
-        nll_test (`float`): Nats per token. Between two points of the curve lies a straight line.
-
-    Returns:
-        `float`: nats per token. Temperatures above that of the lowest NLL_test cost both, and are left out.
-
-    Raises:
-        ValueError: If `nll_test` is below what any temperature reaches, or above where the curve ends.
-    """
-    best = min(curve, key=lambda point: point["NLL_test"])
-    arm = sorted(
-        (point for point in curve if point["temperature"] <= best["temperature"]), key=lambda point: point["NLL_test"]
-    )
-    if nll_test < best["NLL_test"]:
-        raise ValueError(
-            f"The lowest NLL_test of the curve is {best['NLL_test']:.4f}; {nll_test:.4f} lies below, and no temperature "
-            "reaches it. Compare at a higher one."
-        )
-    if nll_test > arm[-1]["NLL_test"]:
-        raise ValueError(
-            f"The curve ends at an NLL_test of {arm[-1]['NLL_test']:.4f}; {nll_test:.4f} lies beyond. Measure lower "
-            "temperatures, too."
-        )
-    nlls, qualities = ([point[name] for point in arm] for name in ("NLL_test", "NLL_oracle"))
-    return float(np.interp(nll_test, nlls, qualities))
-
-
 def bleu_of_samples(samples: Sequence[str], references: Sequence[str], max_order: int = 4) -> dict[str, float]:
     """
     BLEU of generated texts against a whole corpus, as the paper measures speeches and poems.

@@ -21,7 +21,6 @@ from seqgan_hf.evaluation import (
     mean_nll,
     nll_at_temperatures,
     oracle_curve,
-    quality_at,
     token_nll,
     variety_metrics,
     words,
@@ -228,31 +227,3 @@ def test_an_oracle_curve_has_quality_and_diversity_at_every_temperature(tiny_mod
     assert curve == oracle_curve(model, model, ROWS, FORMAT, temperatures, num_samples=300, seed=1)
     under_uniform = oracle_curve(model, uniform, ROWS, FORMAT, temperatures, num_samples=20)
     assert [point["NLL_oracle"] for point in under_uniform] == pytest.approx([math.log(VOCAB_SIZE)] * 3)
-
-
-# Hotter than 1.0 costs quality and diversity both: that point is on no line.
-CURVE = [
-    {"temperature": temperature, "NLL_test": nll_test, "NLL_oracle": nll_oracle}
-    for temperature, nll_test, nll_oracle in ((1.2, 5.0, 9.0), (1.0, 4.0, 8.0), (0.6, 6.0, 5.0), (0.8, 4.5, 6.5))
-]
-
-
-@pytest.mark.parametrize(("nll_test", "nll_oracle"), [(4.0, 8.0), (4.25, 7.25), (4.5, 6.5), (5.0, 6.0), (6.0, 5.0)])
-def test_quality_is_read_off_between_temperatures(nll_test, nll_oracle):
-    assert quality_at(CURVE, nll_test) == pytest.approx(nll_oracle)
-
-
-@pytest.mark.parametrize(
-    ("nll_test", "message"),
-    [
-        (6.1, "The curve ends at an NLL_test of 6.0000; 6.1000 lies beyond. Measure lower temperatures, too."),
-        (
-            3.9,
-            "The lowest NLL_test of the curve is 4.0000; 3.9000 lies below, and no temperature reaches it. Compare at a "
-            "higher one.",
-        ),
-    ],
-)
-def test_quality_beyond_the_ends_of_a_curve_is_not_guessed(nll_test, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        quality_at(CURVE, nll_test)

@@ -86,21 +86,64 @@ def test_every_run_takes_networks_of_one_that_is_made_before():
             assert (source.preset, source.second_oracle) == (run.preset, run.second_oracle), name
 
 
+def smooth(temperatures, shift=0.0):
+    """A curve of known formula: its NLL_test is lowest at 0.977."""
+    return curve(*((t, 8.5 + 4 * (t - 0.7) + (t - 0.7) ** 2 - shift, 7.36 + (t - 0.977) ** 2) for t in temperatures))
+
+
+def quality_of(temperature):
+    return 8.5 + 4 * (temperature - 0.7) + (temperature - 0.7) ** 2
+
+
+@pytest.mark.parametrize("grid", [(1.0, 0.9, 0.8, 0.7), (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05)])
+def test_quality_is_read_off_between_temperatures_and_below_that_of_the_lowest_nll_test(grid):
+    lowest = 7.36
+    for temperature in (0.7, 0.83, 0.95):
+        level = lowest + (temperature - 0.977) ** 2
+        assert studies.quality_at(smooth(grid), level) == pytest.approx(quality_of(temperature), abs=1e-6)
+    hotter = lowest + (1 - 0.977) ** 2  # what is had at 1 is had at 0.954, too
+    assert studies.quality_at(smooth(grid), hotter) == pytest.approx(quality_of(0.954), abs=1e-6)
+    assert studies.quality_at(smooth(grid), lowest) == pytest.approx(quality_of(0.977), abs=1e-3)
+
+
+def test_the_ends_of_a_curve_belong_to_it():
+    line = curve((1.0, 9.0, 7.4), (0.8, 8.0, 7.6))
+    assert studies.quality_at(line, 7.4) == pytest.approx(9.0)
+    assert studies.quality_at(line, 7.5) == pytest.approx(8.5)
+    assert studies.quality_at(line, 7.6) == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize(
+    ("nll_test", "message"),
+    [
+        (7.7, "The curve ends at an NLL_test of 7.6000; 7.7000 lies beyond. Measure lower temperatures, too."),
+        (
+            7.3,
+            "The lowest NLL_test of the curve is 7.4000; 7.3000 lies below, and no temperature reaches it. Compare at a "
+            "higher one.",
+        ),
+    ],
+)
+def test_quality_beyond_the_ends_of_a_curve_is_not_guessed(nll_test, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        studies.quality_at(curve((1.0, 9.0, 7.4), (0.8, 8.0, 7.6)), nll_test)
+
+
 def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
     runs = {seed: finished(0.3, seed) for seed in (1, 2, 3)}
     assert synthetic_study.gains(runs, runs, 0.9) == pytest.approx([0.31, 0.32, 0.33])
     assert synthetic_study.gains(runs, {2: runs[2]}, 0.8) == pytest.approx([0.32])
     without_a_game = {1: {"curves": {"MLE": curve((1.0, 9.2, 7.35), (0.8, 8.8, 7.45))}}}
     assert synthetic_study.gains(without_a_game, runs, 1.0) == pytest.approx([9.51 - 9.0])
-    beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9))}}}
+    beyond = {1: {"curves": {"MLE": curve((1.0, 9.0, 7.9), (0.8, 8.0, 8.0))}}}
     assert synthetic_study.gains(runs, beyond, 1.0) == [None]
 
 
 def test_a_rival_is_read_at_the_better_of_two_temperatures_of_one_nll_test():
-    rival = {1: {"curves": {"MLE": curve((1.0, 9.5, 7.40), (0.9, 9.0, 7.38), (0.8, 8.6, 7.42))}}}
+    grid = (1.0, 0.9, 0.8, 0.7)
+    rival, better = ({1: {"curves": {"MLE": smooth(grid, shift)}}} for shift in (0.0, 0.2))
     assert synthetic_study.gains(rival, rival, 1.0) == pytest.approx([0.0])
-    better = {1: {"curves": {"MLE": curve((1.0, 8.7, 7.38), (0.8, 8.3, 7.42))}}}
-    assert synthetic_study.gains(better, rival, 1.0) == pytest.approx([8.8 - 8.5])
+    assert synthetic_study.gains(better, rival, 1.0) == pytest.approx([0.2])
 
 
 def test_a_run_less_diverse_than_its_rival_at_every_temperature_has_no_gain(tmp_path):
