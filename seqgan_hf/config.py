@@ -378,6 +378,11 @@ class SeqGANConfig(TrainingArguments):
                 "`baseline='leave_one_out'` compares the completions of a batch, so `per_device_train_batch_size` must "
                 f"be at least 2; got {batch_size}."
             )
+        if self.reward_control == "shuffled" and batch_size * self.gradient_accumulation_steps * self.world_size < 2:
+            raise ValueError(
+                "`reward_control='shuffled'` gives each completion of an update the rewards of another, and needs at "
+                "least 2 of them: raise `per_device_train_batch_size` or `gradient_accumulation_steps`."
+            )
         if self.baseline == "group_leave_one_out" and self.num_generations < 2:
             raise ValueError(
                 "`baseline='group_leave_one_out'` compares the completions of one prompt, so `num_generations` must be "

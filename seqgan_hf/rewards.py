@@ -61,7 +61,11 @@ def average_rollout_scores(scores: torch.Tensor, completion_mask: torch.Tensor) 
 
 
 def apply_reward_control(
-    rewards: torch.Tensor, completion_mask: torch.Tensor, control: str, generator: torch.Generator | None = None
+    rewards: torch.Tensor,
+    completion_mask: torch.Tensor,
+    control: str,
+    generator: torch.Generator | None = None,
+    compared: bool = False,
 ) -> torch.Tensor:
     """
     Replace rewards by a control, to see what a gain owes to the discriminator.
@@ -69,22 +73,36 @@ def apply_reward_control(
     Args:
         rewards (`torch.Tensor` of shape `(batch_size, completion_length)`): From the discriminator.
         completion_mask (`torch.Tensor` of the same shape): 1 where a token counts.
-        control (`str`): `none` keeps them; `constant` is 1; `shuffled` gives each completion the rewards of another,
-            chosen by a random permutation (where that one had ended, its last reward); `random` is uniform in [0, 1).
+        control (`str`): `none` keeps them; `constant` is 1; `shuffled` gives each completion the rewards of another
+            (where that one had ended, its last reward); `random` is uniform in [0, 1).
         generator (`torch.Generator`, *optional*): Of the random numbers, on the CPU; torch's own by default.
+        compared (`bool`): Whether a baseline compares completions with each other. Then `shuffled` is any permutation:
+            on average one completion of all keeps its own rewards, which such a baseline takes back, and if none did, it
+            would teach the opposite. Without such a baseline none keeps its own, or 1 / `batch_size` of the
+            discriminator's verdict would be left.
 
     Returns:
         `torch.Tensor` of the same shape; 0 where the mask is 0.
 
     Raises:
-        ValueError: If `control` is unknown.
+        ValueError: If `control` is unknown, or there is one completion, and none to take rewards from.
     """
     if control == "none":
         return rewards
     if control == "constant":
         return completion_mask.to(rewards.dtype)
     if control == "shuffled":
-        permutation = torch.randperm(len(rewards), generator=generator).to(rewards.device)
+        if len(rewards) < 2:
+            raise ValueError(
+                "`reward_control='shuffled'` gives each completion the rewards of another, and needs at least 2 of them; "
+                f"got {len(rewards)}."
+            )
+        permutation = torch.randperm(len(rewards), generator=generator)
+        if not compared:
+            in_a_ring = torch.empty_like(permutation)
+            in_a_ring[permutation] = permutation.roll(1)
+            permutation = in_a_ring
+        permutation = permutation.to(rewards.device)
         return hold_last_reward(rewards, completion_mask)[permutation] * completion_mask
     if control == "random":
         return torch.rand(rewards.shape, generator=generator).to(rewards) * completion_mask
@@ -251,6 +269,7 @@ def advantages_of_update(
         torch.cat([torch.ones_like(completion_mask[:, :1]), completion_mask], dim=1),
         args.reward_control,
         generator,
+        compared=args.baseline in ("leave_one_out", "group_leave_one_out"),
     )
     return advantages_from_rewards(
         controlled[:, 1:],

@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from seqgan_hf.config import BASELINES, REWARD_CONTROLS, REWARDS
 from seqgan_hf.rewards import (
@@ -113,6 +114,38 @@ def test_shuffled_control_gives_each_completion_the_rewards_of_one():
     assert sorted(map(tuple, shuffled.tolist())) == sorted(map(tuple, rewards.tolist()))
 
 
+def permutations_of(compared, count=4, tries=400):
+    rewards, mask = torch.arange(float(count)).view(-1, 1), torch.ones(count, 1).long()
+    for _ in range(tries):
+        yield apply_reward_control(rewards, mask, "shuffled", compared=compared).flatten().long()
+
+
+def test_no_completion_keeps_its_own_rewards_where_no_baseline_compares_it_with_others():
+    came_from = torch.zeros(4, 4)
+    for permutation in permutations_of(compared=False):
+        came_from[torch.arange(4), permutation] += 1
+    assert came_from.diagonal().sum() == 0
+    others = came_from[~torch.eye(4, dtype=torch.bool)]
+    assert chisquare(others.numpy()).pvalue > 1e-3  # each of the others as often
+
+
+@pytest.mark.parametrize(("baseline", "compared"), [("none", False), ("leave_one_out", True)])
+def test_shuffled_rewards_teach_nothing_on_average(baseline, compared):
+    """Over all that shuffling may do, no completion's advantage depends on its own reward."""
+    mask = torch.ones(4, 1).long()
+    taught = []
+    for own in (0.0, 8.0):
+        rewards = torch.tensor([[own], [1.0], [3.0], [2.0]])
+        torch.manual_seed(5)
+        found = [
+            advantages_from_rewards(apply_reward_control(rewards, mask, "shuffled", compared=compared), mask, baseline)
+            for _ in range(4000)
+        ]
+        taught.append(float(torch.stack(found)[:, 0].mean()))
+    # A completion that always kept its reward would differ by 8, one in four by 2, the opposite by -8 / 3.
+    assert taught[1] - taught[0] == pytest.approx(0, abs=0.3)
+
+
 def test_every_setting_of_the_config_is_known_here():
     for reward in REWARDS:
         reward_from_scores(torch.zeros(2), reward)
@@ -135,6 +168,11 @@ def test_every_setting_of_the_config_is_known_here():
         (
             lambda: apply_reward_control(REWARDS_OF_TWO, MASK, "zero"),
             "`reward_control` must be one of none, constant, shuffled, random; got 'zero'.",
+        ),
+        (
+            lambda: apply_reward_control(REWARDS_OF_TWO[:1], MASK[:1], "shuffled"),
+            "`reward_control='shuffled'` gives each completion the rewards of another, and needs at least 2 of them; "
+            "got 1.",
         ),
         (
             lambda: advantages_from_rewards(REWARDS_OF_TWO, MASK, "mean"),

@@ -810,6 +810,11 @@ def test_bfloat16_plays_a_round(tiny_model, tmp_path):
             "`baseline` must be one of none, leave_one_out, group_leave_one_out, difference; got 'mean'.",
         ),
         ({"reward_control": "zero"}, "`reward_control` must be one of none, constant, shuffled, random; got 'zero'."),
+        (
+            {"reward_control": "shuffled", "per_device_train_batch_size": 1, "baseline": "none"},
+            "`reward_control='shuffled'` gives each completion of an update the rewards of another, and needs at least "
+            "2 of them: raise `per_device_train_batch_size` or `gradient_accumulation_steps`.",
+        ),
         ({"discriminator_data": "all"}, "`discriminator_data` must be one of same, held_out, cross_fit; got 'all'."),
         ({"discriminator_loss": "hinge"}, "`discriminator_loss` must be one of cross_entropy, pairwise; got 'hinge'."),
         ({"discriminator_replay": 1.0}, "`discriminator_replay` must be in [0, 1); got 1.0."),
