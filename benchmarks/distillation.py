@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         "losses": losses,
         "oracle": bench.digest,
+        "rows": bench.rows_digest,
         "settings": settings_of(args, config),
     }
     student.save_pretrained(folder)

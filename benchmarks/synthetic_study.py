@@ -53,6 +53,7 @@ KEPT = (
     "teachers_nll",
     "cpu_seconds",
     "oracle",
+    "rows",
     "settings",
 )
 SECOND_ORACLE = 2024
@@ -210,6 +211,11 @@ def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
     return list(curves.values())[-1]
 
 
+def paired(runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Return the seeds of which two runs have the same texts: another version may draw others from the same seed."""
+    return [seed for seed in sorted(set(runs) & set(rivals)) if runs[seed].get("rows") == rivals[seed].get("rows")]
+
+
 def gains(
     runs: Mapping[int, Mapping[str, Any]], rivals: Mapping[int, Mapping[str, Any]], temperature: float
 ) -> list[float | None]:
@@ -218,7 +224,7 @@ def gains(
 
     Args:
         runs (`Mapping`): Games or other models, by seed.
-        rivals (`Mapping`): Runs with a curve of maximum likelihood, by seed, on the same texts.
+        rivals (`Mapping`): Runs with a curve of maximum likelihood, by seed. Pairs are of the same texts.
         temperature (`float`): Of the rival: its NLL_test there is where both are compared, each at the temperature by
             which it gets there with the better samples. Where the rival's NLL_test is lowest below a temperature of 1,
             that is not 1.
@@ -228,7 +234,7 @@ def gains(
         `None` for a seed where the rival's NLL_test lies beyond an end of the run's curve.
     """
     found: list[float | None] = []
-    for seed in sorted(set(runs) & set(rivals)):
+    for seed in paired(runs, rivals):
         rival = rivals[seed]["curves"]["MLE"]
         level = point_at(rival, temperature)["NLL_test"]
         try:
@@ -296,8 +302,12 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
     temperatures = (1.0, 0.9, 0.8)
     rows = []
     for name, title in _TITLES.items():
-        runs = {seed: run for seed, run in found.get(prefix + name, {}).items() if seed in rivals}
-        if not runs or name == RIVAL:
+        runs = found.get(prefix + name, {})
+        if not set(runs) & set(rivals) or name == RIVAL:
+            continue
+        seeds = paired(runs, rivals)
+        if not seeds:
+            rows.append([title, "0", *["other texts"] * len(temperatures)])
             continue
         cells = []
         for temperature in temperatures:
@@ -307,7 +317,7 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
                 cells.append(with_p(reached))
             else:
                 cells.append(f"reached by {len(reached)} of {len(values)} seeds" if reached else "not reached")
-        rows.append([title, str(len(runs)), *cells])
+        rows.append([title, str(len(seeds)), *cells])
     return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
 
 

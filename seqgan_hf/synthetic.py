@@ -1,5 +1,6 @@
 """The synthetic experiment: a game on texts of an oracle, measured on the plane of quality and diversity."""
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -50,16 +51,18 @@ class OracleBench:
     def __init__(self, args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: PreTrainedModel) -> None:
         self.args, self.oracle = args, oracle
         self.text_format = TextFormat.from_model(oracle, None, config.max_completion_length)
-        self.bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
-        self.real = sample_texts(oracle, self.text_format, self.bounds[-1], config.seed)
+        bounds = list(itertools.accumulate([0, args.num_texts, args.num_texts, args.num_validation_texts]))
+        self.real = sample_texts(oracle, self.text_format, bounds[-1], config.seed)
         self.train, self.test, self.validation = (
             prepare_dataset(as_dataset(self.real.select(slice(*part))), None, self.text_format)
-            for part in itertools.pairwise(self.bounds)
+            for part in itertools.pairwise(bounds)
         )
         # Real texts were drawn from `config.seed`: the same random numbers would lead a good generator to texts it has
         # read.
         self.seed = config.seed + MEASURING_SEED
         self.digest = oracle_digest(oracle)
+        texts = json.dumps([list(self.train), list(self.test)])
+        self.rows_digest = hashlib.sha256(texts.encode()).hexdigest()[:16]
 
     def new_generator(self) -> LSTMForCausalLM:
         """Return an untrained generator of the size that `args` say, with the oracle's vocabulary."""
@@ -77,7 +80,7 @@ class OracleBench:
         """Say what a curve is measured on: figures compare where this is the same."""
         return {
             "oracle": self.digest,
-            "texts": self.bounds,
+            "rows": self.rows_digest,
             "max_completion_length": self.text_format.max_completion_length,
             "num_samples": self.args.num_test_samples,
             "temperatures": list(self.args.temperatures),
@@ -131,6 +134,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
         "samples": [],
         "oracle": bench.digest,
+        "rows": bench.rows_digest,
         "settings": settings_of(args, config),
     }
     if not args.game:

@@ -139,6 +139,16 @@ def test_a_gain_is_the_distance_between_curves_at_equal_diversity():
     assert synthetic_study.gains(runs, beyond, 1.0) == [None]
 
 
+def test_runs_of_one_seed_on_different_texts_are_no_pair():
+    rivals = {seed: finished(0.3, seed) | {"rows": f"texts {seed}"} for seed in (1, 2)}
+    runs = {1: rivals[1], 2: rivals[2] | {"rows": "others"}}
+    assert synthetic_study.gains(runs, rivals, 0.9) == pytest.approx([0.31])
+    table = synthetic_study.gains_table({"modern": runs, "likelihood_dropout": rivals})
+    assert "| SeqGAN `modern` | 1 | " in table
+    table = synthetic_study.gains_table({"modern": {2: runs[2]}, "likelihood_dropout": rivals})
+    assert "| SeqGAN `modern` | 0 | other texts | other texts | other texts |" in table
+
+
 def test_a_rival_is_read_at_the_better_of_two_temperatures_of_one_nll_test():
     grid = (1.0, 0.9, 0.8, 0.7)
     rival, better = ({1: {"curves": {"MLE": smooth(grid, shift)}}} for shift in (0.0, 0.2))
