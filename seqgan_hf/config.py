@@ -201,7 +201,8 @@ class SeqGANConfig(TrainingArguments):
             "help": "Which real texts the discriminator learns from: `same` (all, as the generator), `held_out` (some "
             "that the generator never learns from, see `discriminator_share`), `cross_fit` (two halves: each round the "
             "generator's likelihood term takes one and the discriminator the other, and they swap; a stage before the "
-            "game takes the first half).",
+            "game takes the first half, so only `held_out` keeps the discriminator's texts from the generator "
+            "throughout).",
             "choices": DISCRIMINATOR_DATA,
         },
     )

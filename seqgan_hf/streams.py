@@ -305,7 +305,7 @@ class GameTexts:
         return self._discriminator[game_round % len(self._discriminator)].next(count)
 
     def held_out(self, game_round: int, count: int) -> Completions:
-        """Return texts to test the discriminator of a round on, at most `count`, none twice."""
+        """Return texts to test the discriminator of a round on, at most `count`; all come once before one comes again."""
         texts = self._held_out[game_round % len(self._held_out)]
         return texts.next(min(count, len(texts.dataset)) if isinstance(texts.dataset, Dataset) else count)
 
