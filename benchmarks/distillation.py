@@ -4,8 +4,9 @@ Is a game needed to learn from language models? Their generator, taught by them 
     python benchmarks/distillation.py --oracle target_params.npz --output_dir outputs/distilled
 
 Maximum likelihood and the language models are those of the recipe's preset `modern` (with `--resume_from_checkpoint true`
-those that `output_dir` has). Instead of the game, each update draws fresh texts from one of the language models and moves
-the generator towards their mean next-token distribution there (Hinton et al. 2015,
+those that `output_dir` has). Instead of the game, each update draws fresh texts from one of the models that its
+discriminator reads with, these and a copy of the generator, and moves the generator towards their mean next-token
+distribution there (Hinton et al. 2015,
 https://huggingface.co/papers/1503.02531; for language models, on the teacher's texts, Kim & Rush 2016,
 https://huggingface.co/papers/1606.07947). Updates, texts of each, optimizer and learning rate are those of the game.
 `metrics.json` is that of the recipe, with the stage `distilled` instead of `SeqGAN`.
@@ -136,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     student, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
     curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(student))}
     _, trained = scratch_discriminator(args, config, student, bench.text_format, bench.train, bench.validation)
-    teachers = [load_generator(str(folder / f"mle_{number}")) for number in range(1, args.language_models + 1)]
+    names = ["mle", *(f"mle_{number}" for number in range(1, args.language_models + 1))]
+    teachers = [load_generator(str(folder / name)) for name in names]  # what the discriminator reads with
     for model in (student, *teachers):
         model.to(config.device)
     began = time.process_time()
