@@ -238,9 +238,11 @@ def plot_quality_and_diversity(
         "NLL_test: held-out texts under the generator, nats per token (diversity)",
     ),
     quality: tuple[str, str] = ("NLL_oracle", "NLL_oracle: samples under the oracle, nats per token (quality)"),
+    looks: Mapping[str, int] | None = None,
 ) -> Path:
     """
-    Draw generators on the plane of quality and diversity: a curve over the temperature for each.
+    Draw generators on the plane of quality and diversity: a curve over the temperature for each. At the ends of the first
+    curve stand their temperatures.
 
     Args:
         curves (`Mapping`): For each generator's name what [`~seqgan_hf.evaluation.oracle_curve`] found, or other metrics
@@ -248,6 +250,8 @@ def plot_quality_and_diversity(
         path (`str` or `Path`): The PNG file to write.
         title (`str`): Above the picture.
         diversity, quality (`tuple[str, str]`): The metric of the horizontal and of the vertical axis, and its label.
+        looks (`Mapping[str, int]`, *optional*): Which of the ten colours, each with its marker, a generator has, so that
+            it looks alike in several pictures; by default in their order.
 
     Returns:
         `Path`: the file.
@@ -257,7 +261,8 @@ def plot_quality_and_diversity(
     """
     figure = _new_figure(figsize=(8, 6))
     axes = figure.subplots()
-    _draw_plane(axes, curves, diversity[0], quality[0])
+    _draw_plane(axes, curves, diversity[0], quality[0], looks)
+    _write_temperatures(axes, curves, diversity[0], quality[0])
     axes.set(title=title, xlabel=diversity[1], ylabel=quality[1])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -285,10 +290,7 @@ def plot_small_plane(
     """
     with _small_axes(path) as axes:
         _draw_plane(axes, curves, diversity, quality)
-        first = sorted(next(iter(curves.values())), key=lambda point: point["temperature"])
-        for point in (first[0], first[-1]):
-            where = (point[diversity], point[quality])
-            axes.annotate(f"{point['temperature']:g}", where, (5, -12), textcoords="offset points")
+        _write_temperatures(axes, curves, diversity, quality)
         axes.margins(x=0.15, y=0.12)
         axes.set(xlabel=name_of_metric(diversity), ylabel=name_of_metric(quality))
     return Path(path)
@@ -461,15 +463,36 @@ def _new_figure(figsize: tuple[float, float]) -> Any:
     return Figure(figsize=figsize, layout="constrained")
 
 
-def _draw_plane(axes: Any, curves: Mapping[str, Sequence[Mapping[str, float]]], diversity: str, quality: str) -> None:
+def _write_temperatures(
+    axes: Any, curves: Mapping[str, Sequence[Mapping[str, float]]], diversity: str, quality: str
+) -> None:
+    """Write the temperatures at the ends of the first curve beside them."""
+    first = sorted(next(iter(curves.values())), key=lambda point: point["temperature"])
+    for point in (first[0], first[-1]):
+        where = (point[diversity], point[quality])
+        axes.annotate(f"{point['temperature']:g}", where, (5, -12), textcoords="offset points")
+
+
+_MARKERS = "os^DvPX<>p"
+
+
+def _draw_plane(
+    axes: Any,
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    diversity: str,
+    quality: str,
+    looks: Mapping[str, int] | None = None,
+) -> None:
     """Draw a curve over the temperature for each generator, with a star at temperature 1."""
     for index, (name, curve) in enumerate(curves.items()):
         points = sorted(curve, key=lambda point: point["temperature"])
-        color = f"C{index % 10}"
+        look = (looks[name] if looks else index) % 10
+        color = f"C{look}"
         axes.plot(
             [point[diversity] for point in points],
             [point[quality] for point in points],
-            marker=".",
+            marker=_MARKERS[look],
+            markersize=4,
             color=color,
             label=name,
         )
