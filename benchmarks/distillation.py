@@ -24,18 +24,22 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from seqgan_hf.arguments import SyntheticRecipeArguments
+from seqgan_hf.bench import point_at
 from seqgan_hf.checkpoints import write_whole
 from seqgan_hf.completions import Completions
 from seqgan_hf.config import SeqGANConfig
 from seqgan_hf.data import TextFormat
+from seqgan_hf.evaluation import stages_table
 from seqgan_hf.loading import load_generator, switch_off_dropout
 from seqgan_hf.losses import completion_logits
 from seqgan_hf.oracle import load_oracle, make_oracle
+from seqgan_hf.randomness import named_key
 from seqgan_hf.recipe import begin, kept_curve, likelihood_stage, scratch_discriminator, settings_of, start
 from seqgan_hf.samples import sample_texts
-from seqgan_hf.synthetic import MEASURING_SEED, OracleBench
+from seqgan_hf.synthetic import OracleBench
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "synthetic_oracle.py"
+_TEXTS = 1000  # the name of what is drawn here, among those of a seed
 AT_ONCE = 128  # texts whose distributions over the vocabulary are held at a time
 
 
@@ -76,11 +80,11 @@ def distillation_loss(student: nn.Module, teachers: Sequence[nn.Module], texts: 
     return -((target * logps).sum(dim=-1) * texts.completion_mask).sum()
 
 
-def mean_nll_of(models: Sequence[nn.Module], rows: Sequence[Any], pad_token_id: int) -> float:
+def mean_nll_of(models: Sequence[PreTrainedModel], rows: Sequence[Any], pad_token_id: int) -> float:
     """Return what the models' mean thinks of texts: nats per token."""
     total, count = 0.0, 0
     for first in range(0, len(rows), AT_ONCE):
-        texts = Completions.collate(rows[first : first + AT_ONCE], pad_token_id)
+        texts = Completions.collate(rows[first : first + AT_ONCE], pad_token_id).to(models[0].device)
         logps = mean_probabilities(models, texts).gather(2, texts.completion_ids.unsqueeze(2)).squeeze(2).log()
         total -= float((logps * texts.completion_mask).sum())
         count += int(texts.completion_mask.sum())
@@ -105,14 +109,15 @@ def distill(
     """
     for model in (student, *teachers):
         switch_off_dropout(model)
+    student.train()  # without dropout as it is, but an LSTM on a GPU learns in this mode alone
     optimizer = torch.optim.AdamW(student.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = get_scheduler(config.lr_scheduler_type, optimizer, 0, config.max_steps)
-    first_seed = config.seed + 2 * MEASURING_SEED  # neither that of the real texts nor that of the measured samples
     losses = []
     for step in tqdm(range(config.max_steps), "Distillation", unit="update", disable=config.disable_tqdm):
         teacher = teachers[step % len(teachers)]
         batch_size = config.per_device_train_batch_size
-        texts = sample_texts(teacher, text_format, batch_size, first_seed + step, batch_size=batch_size)
+        seed = named_key(config.seed, _TEXTS, step)
+        texts = sample_texts(teacher, text_format, batch_size, seed, batch_size=batch_size)
         num_tokens = int(texts.completion_mask.sum())
         loss = 0.0
         for first in range(0, len(texts), AT_ONCE):
@@ -147,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     curves["distilled"] = bench.curve(student)
     validation = list(bench.validation)
     report = {
+        "stages": {stage: dict(point_at(curve)) for stage, curve in curves.items()},
         "curves": curves,
         "first_stage": first_stage,
         "language_models": trained,
@@ -163,9 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     student.save_pretrained(folder)
     write_whole(folder / "metrics.json", json.dumps(report, indent=1))
-    for stage, curve in curves.items():
-        for point in curve:
-            print(stage, {name: round(value, 3) for name, value in point.items()})
+    print(stages_table(report["stages"]))
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
             else:
                 cells.append(f"reached by {len(reached)} of {len(values)} seeds" if reached else "not reached")
         rows.append([title, str(len(seeds)), *cells])
-    return markdown_table(["", "seeds", *(f"at the rival's temperature {t:g}" for t in temperatures)], rows)
+    return markdown_table(["", "seeds", *(f"at the rival's NLL_test at {t:g}" for t in temperatures)], rows)
 
 
 # Pictures, with the run, the stage and the label of each curve. The second is a close-up of the first, with the controls.

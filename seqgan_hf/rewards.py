@@ -76,10 +76,10 @@ def apply_reward_control(
         control (`str`): `none` keeps them; `constant` is 1; `shuffled` gives each completion the rewards of another
             (where that one had ended, its last reward); `random` is uniform in [0, 1).
         generator (`torch.Generator`, *optional*): Of the random numbers, on the CPU; torch's own by default.
-        compared (`bool`): Whether a baseline compares completions with each other. Then `shuffled` is any permutation:
-            on average one completion of all keeps its own rewards, which such a baseline takes back, and if none did, it
-            would teach the opposite. Without such a baseline none keeps its own, or 1 / `batch_size` of the
-            discriminator's verdict would be left.
+        compared (`bool`): Whether a baseline, or whitening, compares completions with each other. Then `shuffled` is any
+            permutation: on average one completion of all keeps its own rewards, which the comparison takes back, and if
+            none did, it would teach the opposite. Otherwise none keeps its own, or 1 / `batch_size` of what the
+            discriminator said would be left.
 
     Returns:
         `torch.Tensor` of the same shape; 0 where the mask is 0.
@@ -269,7 +269,7 @@ def advantages_of_update(
         torch.cat([torch.ones_like(completion_mask[:, :1]), completion_mask], dim=1),
         args.reward_control,
         generator,
-        compared=args.baseline in ("leave_one_out", "group_leave_one_out"),
+        compared=args.whiten_advantages or args.baseline in ("leave_one_out", "group_leave_one_out"),
     )
     return advantages_from_rewards(
         controlled[:, 1:],

@@ -73,6 +73,9 @@ def test_a_run_leaves_both_curves_and_takes_the_networks_that_are_there(tmp_path
     assert len(report["losses"]) == 2 and len(report["language_models"]) == 2
     assert all(report["cpu_seconds"][part] > 0 for part in ("mle", "language_models", "distillation"))
 
+    distillation.main([*command, "--resume_from_checkpoint", "true"])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report, "a finished run is not made again"
+
     weights = (tmp_path / "mle_1" / "model.safetensors").stat().st_mtime_ns
     (tmp_path / "metrics.json").unlink()
     distillation.main([*command, "--resume_from_checkpoint", "true"])

@@ -1,12 +1,14 @@
 import re
+import statistics
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from seqgan_hf.config import BASELINES, REWARD_CONTROLS, REWARDS
+from seqgan_hf.config import BASELINES, REWARD_CONTROLS, REWARDS, SeqGANConfig
 from seqgan_hf.rewards import (
     advantages_from_rewards,
+    advantages_of_update,
     apply_reward_control,
     average_rollout_scores,
     difference_advantages,
@@ -129,20 +131,23 @@ def test_no_completion_keeps_its_own_rewards_where_no_baseline_compares_it_with_
     assert chisquare(others.numpy()).pvalue > 1e-3  # each of the others as often
 
 
-@pytest.mark.parametrize(("baseline", "compared"), [("none", False), ("leave_one_out", True)])
-def test_shuffled_rewards_teach_nothing_on_average(baseline, compared):
-    """Over all that shuffling may do, no completion's advantage depends on its own reward."""
-    mask = torch.ones(4, 1).long()
-    taught = []
+@pytest.mark.parametrize("whiten", [False, True], ids=["", "whitened"])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_shuffled_rewards_teach_nothing_on_average(baseline, whiten, tmp_path):
+    """Over all that shuffling may do, what is taught to a completion does not depend on its own reward."""
+    args = SeqGANConfig(
+        str(tmp_path), reward_control="shuffled", baseline=baseline, whiten_advantages=whiten, num_generations=2,
+        per_device_train_batch_size=4, report_to="none", use_cpu=True,
+    )  # fmt: skip
+    mask, taught = torch.ones(4, 1).long(), []
     for own in (0.0, 8.0):
-        rewards = torch.tensor([[own], [1.0], [3.0], [2.0]])
+        rewards = torch.tensor(
+            [[0.0, value] for value in (own, 1.0, 3.0, 2.0)]
+        )  # behind prompts that are worth nothing
         torch.manual_seed(5)
-        found = [
-            advantages_from_rewards(apply_reward_control(rewards, mask, "shuffled", compared=compared), mask, baseline)
-            for _ in range(4000)
-        ]
-        taught.append(float(torch.stack(found)[:, 0].mean()))
-    # A completion that always kept its reward would differ by 8, one in four by 2, the opposite by -8 / 3.
+        found = [advantages_of_update(rewards, mask, args)[0].item() for _ in range(1000)]
+        taught.append(statistics.fmean(found))
+    # One in four that kept its own would make 2 (1.7 whitened, were the others' not compared), the opposite -2.7 or -0.8.
     assert taught[1] - taught[0] == pytest.approx(0, abs=0.3)
 
 
