@@ -29,6 +29,7 @@ from .recipe import (
     in_a_row,
     is_resumed,
     kept_curve,
+    likelihood_seconds,
     likelihood_stage,
     scratch_discriminator,
     seeds_table,
@@ -113,11 +114,7 @@ def play(
     for control in args.controls:
         others = dataclasses.replace(networks, discriminator=untrained)
         curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
-    cpu_seconds = {
-        "mle": first_stage.get("cpu_seconds"),
-        "language_models": sum(one.get("cpu_seconds", 0.0) for one in trained),
-        "game": play_game(trainer),
-    }
+    cpu_seconds = likelihood_seconds(first_stage, trained) | {"game": play_game(trainer)}
     curves["SeqGAN"] = bench.curve(trainer)
     rival = rival_of_equal_quality(trainer, networks, bench, curves)
     shown = {name: point_at(curves[name], args.sample_temperature)["samples"] for name in ("MLE", "SeqGAN")}

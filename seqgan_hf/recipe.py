@@ -213,6 +213,25 @@ def scratch_discriminator(
     return classifier, trained
 
 
+def likelihood_seconds(
+    first_stage: Mapping[str, float], language_models: Sequence[Mapping[str, float]]
+) -> dict[str, float | None]:
+    """
+    Return the CPU seconds that the stages before the game took.
+
+    Args:
+        first_stage (`Mapping`): What [`likelihood_stage`] says of the generator.
+        language_models (`Sequence[Mapping]`): What it says of those that the discriminator reads with.
+
+    Returns:
+        `dict`: `mle`, which is `None` where it is not known, and `language_models`, the sum over them, 0 without any.
+    """
+    return {
+        "mle": first_stage.get("cpu_seconds"),
+        "language_models": sum(one.get("cpu_seconds", 0.0) for one in language_models),
+    }
+
+
 def kept_curve(
     path: Path, measured: dict[str, Any], measure: Callable[[], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from .recipe import (
     begin,
     finish,
     kept_curve,
+    likelihood_seconds,
     likelihood_stage,
     scratch_discriminator,
     settings_of,
@@ -107,6 +108,43 @@ class OracleBench:
         return trainer.discriminator.evaluate(held_out, generated)
 
 
+def before_the_game(
+    args: SyntheticRecipeArguments, config: SeqGANConfig, bench: OracleBench
+) -> tuple[PreTrainedModel, PreTrainedModel | None, dict[str, Any]]:
+    """
+    Train a generator by maximum likelihood on texts of an oracle, measure it, and make the discriminator of its game.
+
+    Args:
+        args (`SyntheticRecipeArguments`): Settings of maximum likelihood and of the networks.
+        config (`SeqGANConfig`): Settings of the game. A resumed run takes what is finished from `output_dir`.
+        bench (`OracleBench`): Texts, and where the generator is measured.
+
+    Returns:
+        `tuple`: the generator, its discriminator (`None` where `args.game` is off), and the report so far.
+    """
+    generator, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
+    kept = Path(config.output_dir) / "mle" / "curve.json"
+    curves = {"MLE": kept_curve(kept, bench.what(), lambda: bench.curve(generator))}
+    discriminator: PreTrainedModel | None = None
+    language_models: list[dict[str, float]] = []
+    if args.game:
+        discriminator, language_models = scratch_discriminator(
+            args, config, generator, bench.text_format, bench.train, bench.validation
+        )
+    report = {
+        "stages": _stages_of(curves, args.rival_temperature),
+        "curves": curves,
+        "first_stage": first_stage,
+        "language_models": language_models,
+        "cpu_seconds": likelihood_seconds(first_stage, language_models),
+        "samples": [],
+        "oracle": bench.digest,
+        "rows": bench.rows_digest,
+        "settings": settings_of(args, config),
+    }
+    return generator, discriminator, report
+
+
 def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle: PreTrainedModel) -> dict[str, Any]:
     """
     Run both stages, maximum likelihood and SeqGAN, on texts of an oracle, and measure each over the temperature.
@@ -124,32 +162,18 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
         return before
     folder = Path(config.output_dir)
     bench = OracleBench(args, config, oracle)
-    generator, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
+    generator, discriminator, report = before_the_game(args, config, bench)
     caption = f"Nats per token (lower is better). The oracle's own texts have {mean_nll(oracle, bench.real):.4f}."
-    curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(generator))}
-    report: dict[str, Any] = {
-        "stages": _stages_of(curves, args.rival_temperature),
-        "curves": curves,
-        "first_stage": first_stage,
-        "cpu_seconds": {"mle": first_stage.get("cpu_seconds")},
-        "samples": [],
-        "oracle": bench.digest,
-        "rows": bench.rows_digest,
-        "settings": settings_of(args, config),
-    }
-    if not args.game:
+    if discriminator is None:
         write_whole(folder / "metrics.json", json.dumps(report, indent=1))
         print(f"\n{caption}\n{stages_table(report['stages'])}")
         return report
-    discriminator, report["language_models"] = scratch_discriminator(
-        args, config, generator, bench.text_format, bench.train, bench.validation
-    )
-    report["cpu_seconds"]["language_models"] = sum(one.get("cpu_seconds", 0.0) for one in report["language_models"])
     trainer = SeqGANTrainer(generator, discriminator, config, train_dataset=bench.train, eval_dataset=bench.validation)
     trainer.card["dataset"] = "texts of a randomly drawn LSTM, the synthetic oracle of SeqGAN"
     announce_game(config)
     checkpoint = which_checkpoint(config)
     trainer.train(resume_from_checkpoint=checkpoint)
+    curves = report["curves"]
     curves["SeqGAN"] = bench.curve(generator)
     report["stages"] = _stages_of(curves, args.rival_temperature)
     report["discriminator"] = bench.verdict(trainer)
