@@ -30,13 +30,14 @@ from seqgan_hf.completions import Completions
 from seqgan_hf.config import SeqGANConfig
 from seqgan_hf.data import TextFormat
 from seqgan_hf.evaluation import stages_table
-from seqgan_hf.loading import load_generator, switch_off_dropout
+from seqgan_hf.loading import switch_off_dropout
 from seqgan_hf.losses import completion_logits
+from seqgan_hf.models import LikelihoodRatioForSequenceClassification
 from seqgan_hf.oracle import load_oracle, make_oracle
 from seqgan_hf.randomness import named_key
-from seqgan_hf.recipe import begin, kept_curve, likelihood_stage, scratch_discriminator, settings_of, start
+from seqgan_hf.recipe import begin, start
 from seqgan_hf.samples import sample_texts
-from seqgan_hf.synthetic import OracleBench
+from seqgan_hf.synthetic import OracleBench, before_the_game
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "synthetic_oracle.py"
 _TEXTS = 1000  # the name of what is drawn here, among those of a seed
@@ -134,39 +135,28 @@ def distill(
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = start(str(RECIPE), SyntheticRecipeArguments, argv, __doc__, default_preset="modern")
+    if args.discriminator != "likelihood_ratio" or not args.game:
+        raise SystemExit(
+            "The teachers are the language models that a likelihood ratio reads with in a game, and here are none: "
+            f"discriminator is {args.discriminator} and game {str(args.game).lower()}. Leave both as the preset "
+            "modern has them."
+        )
     if begin(args, config):
         print(f"{config.output_dir} is finished.")
         return
     oracle = (load_oracle(args.oracle) if args.oracle else make_oracle(args.oracle_seed)).to(config.device)
     bench, folder = OracleBench(args, config, oracle), Path(config.output_dir)
-    student, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
-    curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(student))}
-    _, trained = scratch_discriminator(args, config, student, bench.text_format, bench.train, bench.validation)
-    names = ["mle", *(f"mle_{number}" for number in range(1, args.language_models + 1))]
-    teachers = [load_generator(str(folder / name)) for name in names]  # what the discriminator reads with
+    student, reader, report = before_the_game(args, config, bench)
+    assert isinstance(reader, LikelihoodRatioForSequenceClassification)
+    teachers = [model for model in reader.language_models if isinstance(model, PreTrainedModel)]
     for model in (student, *teachers):
         model.to(config.device)
     began = time.process_time()
-    losses = distill(student, teachers, bench.text_format, config)
-    spent = time.process_time() - began
-    curves["distilled"] = bench.curve(student)
-    validation = list(bench.validation)
-    report = {
-        "stages": {stage: dict(point_at(curve)) for stage, curve in curves.items()},
-        "curves": curves,
-        "first_stage": first_stage,
-        "language_models": trained,
-        "teachers_nll": mean_nll_of(teachers, validation, bench.text_format.pad_token_id),
-        "cpu_seconds": {
-            "mle": first_stage.get("cpu_seconds"),
-            "language_models": sum(one.get("cpu_seconds", 0.0) for one in trained),
-            "distillation": spent,
-        },
-        "losses": losses,
-        "oracle": bench.digest,
-        "rows": bench.rows_digest,
-        "settings": settings_of(args, config),
-    }
+    report["losses"] = distill(student, teachers, bench.text_format, config)
+    report["cpu_seconds"]["distillation"] = time.process_time() - began
+    report["curves"]["distilled"] = bench.curve(student)
+    report["stages"] = {stage: dict(point_at(curve)) for stage, curve in report["curves"].items()}
+    report["teachers_nll"] = mean_nll_of(teachers, list(bench.validation), bench.text_format.pad_token_id)
     student.save_pretrained(folder)
     write_whole(folder / "metrics.json", json.dumps(report, indent=1))
     print(stages_table(report["stages"]))

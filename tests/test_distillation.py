@@ -82,3 +82,13 @@ def test_a_run_leaves_both_curves_and_takes_the_networks_that_are_there(tmp_path
     again = json.loads((tmp_path / "metrics.json").read_text())
     assert again["curves"] == report["curves"] and again["losses"] == report["losses"]
     assert (tmp_path / "mle_1" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+@pytest.mark.parametrize(
+    ("flag", "found"),
+    [(["--discriminator", "cnn"], "cnn and game true"), (["--game", "false"], "likelihood_ratio and game false")],
+)
+def test_a_run_without_language_models_says_that_there_is_no_teacher(tmp_path, flag, found):
+    with pytest.raises(SystemExit, match=f"here are none: discriminator is {found}. Leave both as the preset modern"):
+        distillation.main([*SMALL, *flag, "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
