@@ -23,6 +23,7 @@ from scipy.interpolate import CubicSpline
 from seqgan_hf.checkpoints import write_whole
 
 _ROUNDING = 1e-9  # of a spline at one of its own points
+_NOT_SAID = "not said"  # a setting that a run's version did not have, so that nobody knows what it did
 _processes: set[subprocess.Popen[bytes]] = set()
 
 Run = tuple[str, int]
@@ -248,7 +249,7 @@ def check_alike(name: str, runs: Mapping[int, Mapping[str, Any]]) -> None:
         runs (`Mapping`): By seed, each with its `settings`, and on real text with the digest of its `texts`.
 
     Raises:
-        ValueError: If a setting differs, or the texts do.
+        ValueError: If a setting differs or only one of two has it, or the texts do.
     """
     (first, *others) = runs
     for other in others:
@@ -258,11 +259,12 @@ def check_alike(name: str, runs: Mapping[int, Mapping[str, Any]]) -> None:
                 "again."
             )
         one, two = runs[first]["settings"], runs[other]["settings"]
-        differ = sorted(
-            key for key in one.keys() & two.keys() if one[key] != two[key] and key not in ("seed", "seeds")
+        what = ", ".join(
+            f"{key} {one.get(key, _NOT_SAID)!r} and {two.get(key, _NOT_SAID)!r}"
+            for key in sorted((one.keys() | two.keys()) - {"seed", "seeds"})
+            if one.get(key, _NOT_SAID) != two.get(key, _NOT_SAID)
         )
-        if differ:
-            what = ", ".join(f"{key} {one[key]!r} and {two[key]!r}" for key in differ)
+        if what:
             raise ValueError(
                 f"The seeds {first} and {other} of {name} were run with different settings: {what}. Remove the file of "
                 "one and run it again."

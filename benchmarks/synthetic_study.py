@@ -93,7 +93,6 @@ RUNS: dict[str, Run] = {
     "faithful": Run("faithful"),
     "modern": Run("modern"),
     "likelihood_early": Run("modern", flags=(*_LIKELIHOOD, "--generator_dropout", "0", "--mle_weight_decay", "0")),
-    "likelihood_tuned": Run("modern", flags=(*_LIKELIHOOD, "--generator_dropout", "0")),
     "likelihood_dropout": Run("modern", flags=_LIKELIHOOD),
     "likelihood_wide": Run(
         "modern",
@@ -104,7 +103,7 @@ RUNS: dict[str, Run] = {
         ),
     ),
     **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
-    **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS},
+    **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS if name != "constant"},
     "modern_distilled": Run("modern", networks_of="modern", script=DISTILLATION),
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
@@ -114,6 +113,10 @@ RUNS: dict[str, Run] = {
 
 # The best generator of maximum likelihood, of the size that all have.
 RIVAL = "likelihood_dropout"
+
+# A constant reward teaches nothing under the baseline of `modern`, every step being worth as much as the one before: that
+# control ends where the game begins, and is not played.
+BEGINNING = "modern_beginning"
 
 
 # ---- Running -------------------------------------------------------------------------------------------------------
@@ -184,7 +187,7 @@ def last_points(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Read all finished runs: name -> seed -> what is kept of it."""
+    """Read all finished runs, and where `modern` begins: name -> seed -> what is kept of it."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for name, run in RUNS.items():
         for seed in range(1, run.seeds + 1):
@@ -202,7 +205,17 @@ def read(results: Path) -> dict[str, dict[int, dict[str, Any]]]:
                 f"{results} holds runs on different oracles, {' and '.join(sorted(oracles))}, which do not compare. "
                 "Remove those on one of them."
             )
+    for prefix in ("", "second_"):
+        if games := found.get(f"{prefix}modern"):
+            found[prefix + BEGINNING] = {seed: before_its_game(run) for seed, run in games.items()}
     return found
+
+
+def before_its_game(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run as it was after maximum likelihood."""
+    kept = {name: run[name] for name in ("oracle", "rows", "settings") if name in run}
+    kept |= {"curves": {"MLE": run["curves"]["MLE"]}, "cpu_seconds": {"mle": run["cpu_seconds"]["mle"]}}
+    return kept | {"wall_seconds": None}
 
 
 def last_stage(run: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -248,13 +261,14 @@ def gains(
 
 _TITLES = {
     "likelihood_early": "MLE, stopped early",
-    "likelihood_tuned": "MLE, weight decay 0.3",
     "likelihood_dropout": "MLE, weight decay 0.3, dropout 0.1",
     "likelihood_wide": "MLE, as one of `modern`'s language models (width 64)",
     "faithful": "SeqGAN `faithful`",
+    **{f"faithful_{name}": f"`faithful`, reward {name}" for name in CONTROLS},
     "modern": "SeqGAN `modern`",
+    BEGINNING: "where `modern` begins, and stays with a constant reward",
+    **{f"modern_{name}": f"`modern`, reward {name}" for name in CONTROLS if name != "constant"},
     "modern_distilled": "MLE, then distilled from `modern`'s language models",
-    **{f"{preset}_{name}": f"`{preset}`, reward {name}" for preset in ("faithful", "modern") for name in CONTROLS},
 }
 
 
@@ -268,15 +282,16 @@ def stages_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: s
         two_stages = all(len(run["curves"]) > 1 for run in runs.values())
         ends = [point_at(last_stage(run)) for run in runs.values()]
         starts = [point_at(run["curves"]["MLE"])["NLL_oracle"] for run in runs.values()]
-        aucs = [run["discriminator"]["auc"] for run in runs.values() if "discriminator" in run]
+        verdicts = [run["discriminator"] for run in runs.values() if "discriminator" in run]
+        known = " / ".join(mean_and_deviation([one[key] for one in verdicts], 2) for key in ("accuracy", "auc"))
         rows.append(
             [
                 title, str(len(runs)), mean_and_deviation(starts) if two_stages else "",
                 *(mean_and_deviation([end[key] for end in ends]) for key in ("NLL_oracle", "NLL_test")),
-                mean_and_deviation(aucs, 2) if aucs else "", cpu_minutes(runs), wall_minutes(runs),
+                known if verdicts else "", cpu_minutes(runs), wall_minutes(runs),
             ]
         )  # fmt: skip
-    measured = ["its MLE: NLL_oracle", "NLL_oracle", "NLL_test", "AUC of D, held out"]
+    measured = ["its MLE: NLL_oracle", "NLL_oracle", "NLL_test", "D, held out: accuracy / AUC"]
     return markdown_table(["", "seeds", *measured, "CPU minutes", "wall minutes"], rows)
 
 
@@ -335,10 +350,9 @@ PLANES = {
     "closeup": (
         (RIVAL, "MLE", "MLE, weight decay and dropout"),
         ("likelihood_wide", "MLE", "MLE, as a language model of modern (width 64)"),
-        ("modern", "MLE", "MLE where modern begins (95 % of the texts)"),
+        (BEGINNING, "MLE", "where modern begins (95 % of the texts)"),
         ("modern", "SeqGAN", "SeqGAN modern"),
         ("modern_distilled", "distilled", "distilled from modern's language models"),
-        # A constant reward teaches nothing there, and that curve is the one where `modern` begins.
         *((f"modern_{name}", "SeqGAN", f"modern, reward {name}") for name in CONTROLS if name != "constant"),
     ),
 }

@@ -221,10 +221,14 @@ def test_seeds_on_other_texts_are_not_averaged(tmp_path):
         real_data_study.read(tmp_path)
 
 
-def test_seeds_with_other_settings_are_not_averaged(tmp_path):
-    other = finished(2) | {"settings": {"seed": 2, "max_steps": 1}}
+@pytest.mark.parametrize(
+    ("settings", "differ"),
+    [({"max_steps": 1}, "max_steps 80 and 1"), ({"max_steps": 80, "dropout": 0.1}, "dropout 'not said' and 0.1")],
+)
+def test_seeds_with_other_settings_are_not_averaged(tmp_path, settings, differ):
+    other = finished(2) | {"settings": {"seed": 2, **settings}}
     for seed, run in ((1, finished(1)), (2, other)):
         (tmp_path / f"poems_{seed}.json").write_text(json.dumps(run))
-    message = "The seeds 1 and 2 of poems were run with different settings: max_steps 80 and 1. Remove the file of one"
+    message = f"The seeds 1 and 2 of poems were run with different settings: {differ}. Remove the file of one"
     with pytest.raises(ValueError, match=message):
         real_data_study.read(tmp_path)

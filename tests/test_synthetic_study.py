@@ -47,7 +47,7 @@ def finished(shift, seed=1):
     return {
         "curves": {"MLE": curve(*points), "SeqGAN": curve(*game)},
         "cpu_seconds": {"mle": 60.0, "language_models": 60.0, "game": 120.0},
-        "discriminator": {"auc": 0.75},
+        "discriminator": {"accuracy": 0.7, "auc": 0.75},
         "wall_seconds": 300.0,
         "oracle": "an oracle",
         "settings": {"seed": seed},
@@ -186,8 +186,11 @@ def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
     synthetic_study.write_page(results, page)
     written = page.read_text()
     likelihoods = "9.520 +- 0.010 | 9.200 +- 0.000 | 7.400 +- 0.000"
-    assert f"| SeqGAN `modern` | 3 | {likelihoods} | 0.75 +- 0.00 | 4.0 +- 0.0 | 5.0 +- 0.0 |" in written
+    assert (
+        f"| SeqGAN `modern` | 3 | {likelihoods} | 0.70 +- 0.00 / 0.75 +- 0.00 | 4.0 +- 0.0 | 5.0 +- 0.0 |" in written
+    )
     assert "| 0.320 +- 0.010 (p = 0.0003) |" in written
+    assert "| where `modern` begins, and stays with a constant reward | 3 |  | 9.520 +- 0.010 | 7.400" in written
     for picture in ("first_plane.png", "first_closeup.png"):
         assert (results / picture).stat().st_size > 10_000
     again = page.read_text()
@@ -203,7 +206,17 @@ def test_runs_on_different_oracles_are_not_compared(tmp_path):
     with pytest.raises(ValueError, match=re.escape(message)):
         synthetic_study.read(tmp_path)
     (tmp_path / "modern_2.json").unlink()
-    assert set(synthetic_study.read(tmp_path)) == {"modern", "second_modern"}
+    beginnings = {"modern_beginning", "second_modern_beginning"}
+    assert set(synthetic_study.read(tmp_path)) == {"modern", "second_modern"} | beginnings
+
+
+def test_where_a_game_begins_is_its_curve_of_maximum_likelihood_and_its_time(tmp_path):
+    run = finished(0.1) | {"rows": "texts 1"}
+    (tmp_path / "second_modern_1.json").write_text(json.dumps(run))
+    beginning = synthetic_study.read(tmp_path)["second_modern_beginning"]
+    assert synthetic_study.last_stage(beginning[1]) == run["curves"]["MLE"]
+    assert synthetic_study.paired(beginning, {1: run}) == [1]
+    assert synthetic_study.cpu_minutes(beginning) == "1.0" and synthetic_study.wall_minutes(beginning) == "-"
 
 
 def test_times_of_resumed_runs_are_left_out():
@@ -220,13 +233,13 @@ def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(
 ):
     page = tmp_path / "page.md"
     page.write_text(PAGE)
-    flags = ["--only", "modern", "modern_constant", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "work")]
+    flags = ["--only", "modern", "modern_random", "--seeds", "1", "--workers", "1", "--work", str(tmp_path / "work")]
     paths = ["--results", str(tmp_path / "results"), "--page", str(page), "--extra", *QUICK]
     monkeypatch.setattr(sys, "argv", ["synthetic_study.py", *flags, *paths])
     synthetic_study.main()
     kept = json.loads((tmp_path / "results" / "modern_1.json").read_text())
     assert set(kept["curves"]) == {"MLE", "SeqGAN"} and kept["wall_seconds"] > 0
-    control = json.loads((tmp_path / "results" / "modern_constant_1.json").read_text())
+    control = json.loads((tmp_path / "results" / "modern_random_1.json").read_text())
     assert control["first_stage"] == kept["first_stage"] and control["curves"]["MLE"] == kept["curves"]["MLE"]
     capsys.readouterr()
     synthetic_study.main()
@@ -234,11 +247,11 @@ def test_a_real_run_leaves_its_small_file_and_a_control_takes_its_networks(
 
 
 def test_a_run_that_fails_is_named_with_its_log(tmp_path, monkeypatch, starts_forks):
-    flags = ["--only", "likelihood_tuned", "--seeds", "1", "--work", str(tmp_path), "--results", str(tmp_path)]
+    flags = ["--only", "likelihood_early", "--seeds", "1", "--work", str(tmp_path), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["synthetic_study.py", *flags, "--extra", "--num_texts=0"])
-    with pytest.raises(SystemExit, match=r"likelihood_tuned, seed 1, failed: see .*log\.txt"):
+    with pytest.raises(SystemExit, match=r"likelihood_early, seed 1, failed: see .*log\.txt"):
         synthetic_study.main()
-    assert "`num_texts` must be at least 1" in (tmp_path / "likelihood_tuned" / "seed_1" / "log.txt").read_text()
+    assert "`num_texts` must be at least 1" in (tmp_path / "likelihood_early" / "seed_1" / "log.txt").read_text()
 
 
 def test_a_control_without_the_networks_of_its_run_is_refused(tmp_path):
