@@ -33,6 +33,7 @@ from seqgan_hf.recipe import (
     begin,
     in_a_row,
     kept_curve,
+    likelihood_seconds,
     seeds_table,
     settings_of,
     which_checkpoint,
@@ -595,3 +596,9 @@ def test_temperature_one_and_the_rivals_are_always_measured():
         0.9,
         0.7,
     ]
+
+
+def test_seconds_before_a_game_are_those_of_the_generator_and_of_all_language_models():
+    seconds = likelihood_seconds({"cpu_seconds": 2.0}, [{"cpu_seconds": 3.0}, {"cpu_seconds": 4.0}])
+    assert seconds == {"mle": 2.0, "language_models": 7.0}
+    assert likelihood_seconds({}, []) == {"mle": None, "language_models": 0}
