@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bench, folder = OracleBench(args, config, oracle), Path(config.output_dir)
     student, reader, report = before_the_game(args, config, bench)
     assert isinstance(reader, LikelihoodRatioForSequenceClassification)
-    teachers = [model for model in reader.language_models if isinstance(model, PreTrainedModel)]
+    teachers = cast(list[PreTrainedModel], list(reader.language_models))
     for model in (student, *teachers):
         model.to(config.device)
     began = time.process_time()

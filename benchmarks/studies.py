@@ -259,12 +259,9 @@ def check_alike(name: str, runs: Mapping[int, Mapping[str, Any]]) -> None:
                 "again."
             )
         one, two = runs[first]["settings"], runs[other]["settings"]
-        what = ", ".join(
-            f"{key} {one.get(key, _NOT_SAID)!r} and {two.get(key, _NOT_SAID)!r}"
-            for key in sorted((one.keys() | two.keys()) - {"seed", "seeds"})
-            if one.get(key, _NOT_SAID) != two.get(key, _NOT_SAID)
-        )
-        if what:
+        keys = sorted((one.keys() | two.keys()) - {"seed", "seeds"})
+        values = {key: (one.get(key, _NOT_SAID), two.get(key, _NOT_SAID)) for key in keys}
+        if what := ", ".join(f"{key} {a!r} and {b!r}" for key, (a, b) in values.items() if a != b):
             raise ValueError(
                 f"The seeds {first} and {other} of {name} were run with different settings: {what}. Remove the file of "
                 "one and run it again."

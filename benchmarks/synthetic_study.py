@@ -44,7 +44,10 @@ RESULTS = ROOT / "docs" / "results" / "synthetic"
 PAGE = ROOT / "docs" / "results" / "synthetic.md"
 RECIPE = ROOT / "recipes" / "synthetic_oracle.py"
 DISTILLATION = ROOT / "benchmarks" / "distillation.py"
-CONTROLS = ("constant", "shuffled", "random")
+# A constant reward teaches nothing under the baseline of `modern`, every step being worth as much as the one before: that
+# control ends where the game begins, and is not played.
+CONTROLS = {"faithful": ("constant", "shuffled", "random"), "modern": ("shuffled", "random")}
+BEGINNING = "modern_beginning"
 KEPT = (
     "curves",
     "discriminator",
@@ -85,10 +88,6 @@ class Run:
 _LIKELIHOOD = ("--game", "false", "--discriminator_data", "same")
 
 
-def _control(name: str) -> tuple[str, ...]:
-    return ("--reward_control", name)
-
-
 RUNS: dict[str, Run] = {
     "faithful": Run("faithful"),
     "modern": Run("modern"),
@@ -102,8 +101,11 @@ RUNS: dict[str, Run] = {
             *("--generator_dropout", "0.2", "--mle_weight_decay", "0.4"),
         ),
     ),
-    **{f"faithful_{name}": Run("faithful", 3, _control(name), "faithful") for name in CONTROLS},
-    **{f"modern_{name}": Run("modern", 3, _control(name), "modern") for name in CONTROLS if name != "constant"},
+    **{
+        f"{preset}_{name}": Run(preset, 3, ("--reward_control", name), preset)
+        for preset, names in CONTROLS.items()
+        for name in names
+    },
     "modern_distilled": Run("modern", networks_of="modern", script=DISTILLATION),
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
@@ -113,10 +115,6 @@ RUNS: dict[str, Run] = {
 
 # The best generator of maximum likelihood, of the size that all have.
 RIVAL = "likelihood_dropout"
-
-# A constant reward teaches nothing under the baseline of `modern`, every step being worth as much as the one before: that
-# control ends where the game begins, and is not played.
-BEGINNING = "modern_beginning"
 
 
 # ---- Running -------------------------------------------------------------------------------------------------------
@@ -264,10 +262,10 @@ _TITLES = {
     "likelihood_dropout": "MLE, weight decay 0.3, dropout 0.1",
     "likelihood_wide": "MLE, as one of `modern`'s language models (width 64)",
     "faithful": "SeqGAN `faithful`",
-    **{f"faithful_{name}": f"`faithful`, reward {name}" for name in CONTROLS},
+    **{f"faithful_{name}": f"`faithful`, reward {name}" for name in CONTROLS["faithful"]},
     "modern": "SeqGAN `modern`",
     BEGINNING: "where `modern` begins, and stays with a constant reward",
-    **{f"modern_{name}": f"`modern`, reward {name}" for name in CONTROLS if name != "constant"},
+    **{f"modern_{name}": f"`modern`, reward {name}" for name in CONTROLS["modern"]},
     "modern_distilled": "MLE, then distilled from `modern`'s language models",
 }
 
@@ -353,7 +351,7 @@ PLANES = {
         (BEGINNING, "MLE", "where modern begins (95 % of the texts)"),
         ("modern", "SeqGAN", "SeqGAN modern"),
         ("modern_distilled", "distilled", "distilled from modern's language models"),
-        *((f"modern_{name}", "SeqGAN", f"modern, reward {name}") for name in CONTROLS if name != "constant"),
+        *((f"modern_{name}", "SeqGAN", f"modern, reward {name}") for name in CONTROLS["modern"]),
     ),
 }
 # A generator looks alike in all of them.
