@@ -72,7 +72,7 @@ def complete_prompts(
         text_format (`TextFormat`): Its special tokens and the most tokens of a completion.
         seed (`int`): Decides the completions, without moving the global random state.
         temperature (`float`): Above 0.
-        batch_size (`int`): Prompts at once. The completions do not depend on it.
+        batch_size (`int`): Prompts at once. The completions do not depend on it. A bar is shown where there are more.
 
     Returns:
         `Completions`, one row a prompt, on the model's device.
@@ -96,7 +96,7 @@ def complete_prompts(
         desc=f"Sampling at temperature {temperature:g}",
         unit="text",
         leave=False,
-        disable=not is_first(),
+        disable=not is_first() or len(texts) <= batch_size,
     ) as progress:
         for start in range(0, len(texts), batch_size):
             some = texts.select(slice(start, start + batch_size))

@@ -37,6 +37,13 @@ def test_completions_depend_on_the_seed_alone(tiny_model):
     assert not torch.equal(samples.completion_ids, other_seed.completion_ids)
 
 
+def test_a_bar_is_shown_where_there_is_more_than_one_batch(tiny_model, capfd):
+    sample_texts(tiny_model("lstm"), FORMAT, 7, seed=3, batch_size=7)
+    assert capfd.readouterr().err == ""
+    sample_texts(tiny_model("lstm"), FORMAT, 7, seed=3, batch_size=6)
+    assert "Sampling at temperature 1" in capfd.readouterr().err
+
+
 def test_a_prompt_beyond_the_models_context_is_refused(tiny_model):
     text_format = TextFormat(BOS, EOS, PAD, max_completion_length=62)
     message = (
