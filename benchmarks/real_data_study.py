@@ -46,6 +46,7 @@ from seqgan_hf.completions import one_line
 from seqgan_hf.evaluation import words
 from seqgan_hf.melodies import is_melody
 from seqgan_hf.plots import plot_piano_rolls, plot_quality_and_diversity
+from seqgan_hf.stages import CONTROL, MATCHED_TEMPERATURE, MLE, SEQGAN
 from seqgan_hf.text_measures import likeness, nearest_texts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +68,6 @@ NUM_SEEDS = 3
 TOO_LIKE = 0.8  # a sample that shares so much with a training text quotes it
 LEFT_OUT = "(left out)"
 NUM_READ = 28  # words of a speech: about what its first 32 tokens hold
-BEFORE, MATCHED, AFTER, CONTROL = "MLE", "MLE, matched temperature", "SeqGAN", "SeqGAN, reward "
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def differences(runs: Mapping[int, Mapping[str, Any]], stage: str, other: str, m
 def stages_table(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Show the rows of the recipe's table, mean and standard deviation over the seeds that have them."""
     (first, *_) = runs.values()
-    columns = list(first["stages"][BEFORE])
+    columns = list(first["stages"][MLE])
     rows = []
     for stage in dict.fromkeys(stage for run in runs.values() for stage in run["stages"]):
         tables = [run["stages"][stage] for run in runs.values() if stage in run["stages"]]
@@ -260,16 +260,18 @@ def gains_table(task: Task, runs: Mapping[int, Mapping[str, Any]]) -> str:
     temperature of equal quality.
     """
     (first, *_) = (run["stages"] for run in runs.values())
-    gained = [name for name in (task.quality, *task.also, "nll", "nll_best") if name in first[BEFORE]]
-    games = [stage for stage in first if stage == AFTER or stage.startswith(CONTROL)]
+    gained = [name for name in (task.quality, *task.also, "nll", "nll_best") if name in first[MLE]]
+    games = [stage for stage in first if stage == SEQGAN or stage.startswith(CONTROL)]
     rows = []
     for game in games:
-        over_mle = [written(differences(runs, game, BEFORE, metric), len(runs)) for metric in gained]
-        if game == AFTER:
-            costs = [written(differences(runs, game, MATCHED, metric), len(runs)) for metric in task.others]
+        over_mle = [written(differences(runs, game, MLE, metric), len(runs)) for metric in gained]
+        if game == SEQGAN:
+            costs = [
+                written(differences(runs, game, MATCHED_TEMPERATURE, metric), len(runs)) for metric in task.others
+            ]
             rows.append([game, *over_mle, "", *costs])
         else:
-            over_control = written(differences(runs, AFTER, game, task.quality), len(runs))
+            over_control = written(differences(runs, SEQGAN, game, task.quality), len(runs))
             rows.append([game, *over_mle, over_control, *[""] * len(task.others)])
     columns = [
         *(f"{metric} over MLE" for metric in gained),

@@ -16,6 +16,7 @@ from .completions import Completions, decode_ids
 from .evaluation import nll_at_temperatures
 from .plots import plot_quality_and_diversity
 from .samples import complete_prompts
+from .stages import BEST_TEMPERATURE, MATCHED_TEMPERATURE, MLE, REAL_TEXTS, SEQGAN, SEQGAN_AT
 from .text_measures import Task, TextMeasures, best_temperature, nearest_texts, temperature_where
 from .trainer import SeqGANTrainer
 
@@ -125,7 +126,7 @@ class Bench:
         Returns:
             `float`, *optional*: read off the curve of `MLE`; `None` if it does not get there.
         """
-        return temperature_where(curves["MLE"], self.task.quality, point_at(curves["SeqGAN"])[self.task.quality])
+        return temperature_where(curves[MLE], self.task.quality, point_at(curves[SEQGAN])[self.task.quality])
 
     def stages(
         self, curves: Mapping[str, Sequence[Mapping[str, Any]]], matched: Mapping[str, Any] | None = None
@@ -144,18 +145,18 @@ class Bench:
             `real texts`, the validation texts, measured as samples are, but for their variety, which is that of as many
             training texts as there are samples.
         """
-        task, mle = self.task, curves["MLE"]
-        rows = {"MLE": point_at(mle)}
+        task, mle = self.task, curves[MLE]
+        rows = {MLE: point_at(mle)}
         limit = self.of_real[task.sameness]
-        rows["MLE, best temperature"] = best_temperature(mle, task.quality, task.sameness, limit)
+        rows[BEST_TEMPERATURE] = best_temperature(mle, task.quality, task.sameness, limit)
         if matched is not None:
-            rows["MLE, matched temperature"] = matched
-        rows["SeqGAN"] = point_at(curves["SeqGAN"])
+            rows[MATCHED_TEMPERATURE] = matched
+        rows[SEQGAN] = point_at(curves[SEQGAN])
         if self.args.sample_temperature != 1:
             shown = self.args.sample_temperature
-            rows[f"SeqGAN, temperature {shown:g}"] = point_at(curves["SeqGAN"], shown)
-        rows |= {name: point_at(curve) for name, curve in curves.items() if name not in ("MLE", "SeqGAN")}
-        rows["real texts"] = self.of_real
+            rows[f"{SEQGAN_AT}{shown:g}"] = point_at(curves[SEQGAN], shown)
+        rows |= {name: point_at(curve) for name, curve in curves.items() if name not in (MLE, SEQGAN)}
+        rows[REAL_TEXTS] = self.of_real
         return {
             name: {metric: value for metric, value in point.items() if metric != "samples"}
             for name, point in rows.items()
@@ -180,7 +181,7 @@ class Bench:
         real = [{"temperature": 1.0, **self.of_real}]
         order = self.task.order
         plot_quality_and_diversity(
-            {**curves, "real texts": real},
+            {**curves, REAL_TEXTS: real},
             path,
             "Up and to the left is better; each curve runs over the temperature",
             (self.task.sameness, f"self-BLEU-{order} (how much alike samples are)"),

@@ -17,9 +17,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from .config import SeqGANConfig
+from .stages import MLE, SEQGAN
 
-# Names of stages in `CardFacts.stages`: where the game starts, and the model that the repository holds.
-FIRST_STAGE, FINAL_STAGE = "MLE", "SeqGAN"
 _TAGS = ("seqgan", "seqgan_hf", "adversarial", "generated_from_trainer")
 _CONTROLS = {
     "constant": "the same reward for every token",
@@ -231,7 +230,7 @@ def _sampling(facts: CardFacts) -> _Markdown:
 
 
 def _changes(stages: Mapping[str, Mapping[str, float]]) -> _Markdown:
-    before, after = stages.get(FIRST_STAGE, {}), stages.get(FINAL_STAGE, {})
+    before, after = stages.get(MLE, {}), stages.get(SEQGAN, {})
     shared = [metric for metric in after if metric in before and metric != "temperature"]
     return _Markdown(
         ", ".join(f"{escape(_label(name))} from {_number(before[name])} to {_number(after[name])}" for name in shared)
@@ -323,6 +322,6 @@ def _results(facts: CardFacts) -> list[EvalResult]:
             metric_name=_visible(_label(metric) + note),
             metric_value=float(value),
         )
-        for metric, value in facts.stages.get(FINAL_STAGE, {}).items()
+        for metric, value in facts.stages.get(SEQGAN, {}).items()
         if math.isfinite(value) and metric != "temperature"
     ]

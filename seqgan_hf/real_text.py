@@ -37,6 +37,7 @@ from .recipe import (
     start,
     which_checkpoint,
 )
+from .stages import CONTROL, MLE, SEQGAN
 from .text_measures import Task
 from .trainer import SeqGANTrainer
 
@@ -110,14 +111,14 @@ def play(
     trainer.card |= what_the_card_says(args, config, splits)
     bench = Bench(args, task, trainer, splits)
     folder = Path(config.output_dir)
-    curves = {"MLE": kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(trainer))}
+    curves = {MLE: kept_curve(folder / "mle" / "curve.json", bench.what(), lambda: bench.curve(trainer))}
     for control in args.controls:
         others = dataclasses.replace(networks, discriminator=untrained)
-        curves[f"SeqGAN, reward {control}"] = curve_of_control(control, config, splits, others, bench)
+        curves[f"{CONTROL}{control}"] = curve_of_control(control, config, splits, others, bench)
     cpu_seconds = likelihood_seconds(first_stage, trained) | {"game": play_game(trainer)}
-    curves["SeqGAN"] = bench.curve(trainer)
+    curves[SEQGAN] = bench.curve(trainer)
     rival = rival_of_equal_quality(trainer, networks, bench, curves)
-    shown = {name: point_at(curves[name], args.sample_temperature)["samples"] for name in ("MLE", "SeqGAN")}
+    shown = {name: point_at(curves[name], args.sample_temperature)["samples"] for name in (MLE, SEQGAN)}
     report = {
         "stages": bench.stages(curves, rival),
         "curves": curves,
@@ -125,7 +126,7 @@ def play(
         "language_models": trained,
         "discriminator": bench.verdict(trainer),
         "cpu_seconds": cpu_seconds,
-        "samples": shown["SeqGAN"],
+        "samples": shown[SEQGAN],
         "texts": bench.measures.digest,
         "settings": settings_of(args, config),
     }
@@ -133,7 +134,7 @@ def play(
         bench.draw(curves, folder / "quality_diversity.png")
     if task.write and is_first():
         task.write(folder, {"real": bench.real[:NUM_SHOWN]} | shown)
-    nearest = keep_nearest(bench, shown["SeqGAN"], folder / "nearest.json")
+    nearest = keep_nearest(bench, shown[SEQGAN], folder / "nearest.json")
     finish(trainer, report, task.caption(), nearest, args.sample_temperature)
     return report
 

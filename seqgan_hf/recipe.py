@@ -42,6 +42,7 @@ from .pretraining import pretrain_generator
 from .processes import from_first, is_first, meet
 from .published import game_settings
 from .redaction import is_secret, publishable
+from .stages import SEQGAN
 from .streams import generator_and_discriminator_folds
 from .trainer import SeqGANTrainer
 
@@ -320,7 +321,7 @@ def _finished_report(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] 
             f"{path.parent} is finished, with other settings: {changes}. Give another `--output_dir`, or leave out "
             "`--resume_from_checkpoint` to begin anew."
         )
-    saved = "SeqGAN" not in report["stages"] or (path.parent / "discriminator").is_dir()
+    saved = SEQGAN not in report["stages"] or (path.parent / "discriminator").is_dir()
     return report if saved and not changed else None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from .callbacks import ALWAYS_RIGHT, COLLAPSED
 from .plots import name_of_metric
 from .report import Run
+from .stages import CONTROL, MLE, REAL_TEXTS, SEQGAN, SEQGAN_AT
 from .text_measures import point_between, temperature_where
 
 _MEMORISED, _INVERTED = 0.05, 0.45
@@ -35,20 +36,20 @@ def in_short(run: Run) -> list[str]:
             "real from generated, 1: it always can)."
         )
     axes = axes_of(run.curves)
-    if axes is None or not {"MLE", "SeqGAN"} <= set(run.curves):
+    if axes is None or not {MLE, SEQGAN} <= set(run.curves):
         return said
     diversity, quality = axes
     names = {metric: name_of_metric(metric) for metric in axes}
-    before, after = (_at_1(run.curves[stage]) for stage in ("MLE", "SeqGAN"))
+    before, after = (_at_1(run.curves[stage]) for stage in (MLE, SEQGAN))
     said.append(
         f"Quality, {names[quality]} ({'lower' if quality.startswith('NLL') else 'higher'} is better): "
         f"{before[quality]:.3f} after maximum likelihood, {after[quality]:.3f} after SeqGAN."
     )
-    temperature = temperature_where(run.curves["MLE"], quality, after[quality])
+    temperature = temperature_where(run.curves[MLE], quality, after[quality])
     if temperature is None:
         said.append(f"No temperature that was measured gives the generator before the game this {names[quality]}.")
     else:
-        rival = point_between(run.curves["MLE"], temperature)[diversity]
+        rival = point_between(run.curves[MLE], temperature)[diversity]
         ahead = "SeqGAN" if rival > after[diversity] else "the rival"
         said.append(
             f"The rival: at a temperature of {temperature:.2f} the generator before the game has the same "
@@ -56,7 +57,7 @@ def in_short(run: Run) -> list[str]:
             f"{after[diversity]:.3f}: {ahead} is ahead by {abs(rival - after[diversity]):.3f}."
         )
     for stage, curve in run.curves.items():
-        control = stage.removeprefix("SeqGAN, reward ")
+        control = stage.removeprefix(CONTROL)
         if control != stage:
             said.append(
                 f"The control, the same game with the reward {control}: {names[quality]} {_at_1(curve)[quality]:.3f}, "
@@ -134,9 +135,9 @@ def _memory(run: Run) -> str | None:
 
 def _copies(run: Run) -> str | None:
     # Samples may be shown at a lower temperature, too.
-    after = [row for stage, row in run.stages.items() if stage == "SeqGAN" or stage.startswith("SeqGAN, temperature ")]
+    after = [row for stage, row in run.stages.items() if stage == SEQGAN or stage.startswith(SEQGAN_AT)]
     copied = max((row["copied"] for row in after if "copied" in row), default=None)
-    real = run.stages.get("real texts", {}).get("copied", 0.0)
+    real = run.stages.get(REAL_TEXTS, {}).get("copied", 0.0)
     if copied is None or copied <= real + _MEMORISED:
         return None if copied is None else ""
     return f"{copied:.0%} of the samples stand in the training texts word for word; of held-out texts {real:.0%} do."

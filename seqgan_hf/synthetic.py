@@ -34,6 +34,7 @@ from .recipe import (
     which_checkpoint,
 )
 from .samples import sample_texts
+from .stages import MLE, MLE_AT, SEQGAN
 from .trainer import SeqGANTrainer
 
 MEASURING_SEED = 1_000_000
@@ -124,7 +125,7 @@ def before_the_game(
     """
     generator, first_stage = likelihood_stage(args, config, bench.new_generator(), bench.train, bench.validation)
     kept = Path(config.output_dir) / "mle" / "curve.json"
-    curves = {"MLE": kept_curve(kept, bench.what(), lambda: bench.curve(generator))}
+    curves = {MLE: kept_curve(kept, bench.what(), lambda: bench.curve(generator))}
     discriminator: PreTrainedModel | None = None
     language_models: list[dict[str, float]] = []
     if args.game:
@@ -174,7 +175,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
     checkpoint = which_checkpoint(config)
     trainer.train(resume_from_checkpoint=checkpoint)
     curves = report["curves"]
-    curves["SeqGAN"] = bench.curve(generator)
+    curves[SEQGAN] = bench.curve(generator)
     report["stages"] = _stages_of(curves, args.rival_temperature)
     report["discriminator"] = bench.verdict(trainer)
     report["cpu_seconds"]["game"] = trainer.cpu_seconds
@@ -186,7 +187,7 @@ def play_on_oracle(args: SyntheticRecipeArguments, config: SeqGANConfig, oracle:
 
 def _stages_of(curves: dict[str, list[dict[str, float]]], rival: float) -> dict[str, dict[str, float]]:
     """Return the rows of the printed table: both stages at temperature 1, and the first at the rival's."""
-    rows = {"MLE": ("MLE", 1.0), f"MLE, temperature {rival}": ("MLE", rival), "SeqGAN": ("SeqGAN", 1.0)}
+    rows = {MLE: (MLE, 1.0), f"{MLE_AT}{rival}": (MLE, rival), SEQGAN: (SEQGAN, 1.0)}
     return {
         row: {name: point[name] for name in ("NLL_oracle", "NLL_test")}
         for row, (stage, temperature) in rows.items()

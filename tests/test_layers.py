@@ -27,6 +27,7 @@ FLOORS = [
         "metrics",
         "processes",
         "randomness",
+        "stages",
     }
     | {"trial", "votes", "request_guard"},
     {"arguments", "chunks", "completions", "config", "heads", "hub", "interruption", "metering", "music", "sampling"}
