@@ -180,6 +180,23 @@ def paired_p(differences: Sequence[float]) -> float:
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
+def with_interval(differences: Sequence[float]) -> str:
+    """
+    Write the mean of some differences with its 95 % confidence interval: Student's, so that of a paired t-test.
+
+    Args:
+        differences (`Sequence[float]`): One a seed; of fewer than two the mean alone is written.
+
+    Returns:
+        `str`, such as `0.031 [-0.102, 0.164]`.
+    """
+    mean = statistics.fmean(differences)
+    if len(differences) < 2:
+        return f"{mean:.3f}"
+    half = statistics.stdev(differences) / math.sqrt(len(differences)) * stats.t.ppf(0.975, len(differences) - 1)
+    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
+
+
 def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
     """Average curves over seeds, temperature by temperature; what one seed lacks is left out."""
     return [

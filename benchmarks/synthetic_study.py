@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from studies import (
     run_folder,
     run_recipe,
     study_parser,
+    with_interval,
     with_p,
 )
 
@@ -250,15 +251,38 @@ def gains(
         `list[float | None]`: NLL_oracle of the rival less that of the run, nats per token; above 0 the run is better.
         `None` for a seed where the rival's NLL_test lies beyond an end of the run's curve.
     """
-    found: list[float | None] = []
+    found = []
     for seed in paired(runs, rivals):
         rival = rivals[seed]["curves"]["MLE"]
-        level = point_at(rival, temperature)["NLL_test"]
-        try:
-            found.append(quality_at(rival, level) - quality_at(last_stage(runs[seed]), level))
-        except ValueError:
-            found.append(None)
+        found.append(ahead_at(point_at(rival, temperature)["NLL_test"], last_stage(runs[seed]), rival))
     return found
+
+
+def shortfalls(game: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[float, float, float | None]:
+    """
+    Say by how much a control ends worse than its game.
+
+    Args:
+        game, control (`Mapping`): Runs on the same texts.
+
+    Returns:
+        `tuple`: differences of NLL_oracle and of NLL_test at a temperature of 1; and of NLL_oracle at equal NLL_test,
+        the larger of the two, which the other run has at a lower temperature. Nats per token, above 0 where the game is
+        better. The last is `None` if the other run has no such NLL_test at any temperature.
+    """
+    curves = [last_stage(run) for run in (game, control)]
+    ends = [point_at(curve) for curve in curves]
+    level = max(end["NLL_test"] for end in ends)
+    quality, diversity = (ends[1][key] - ends[0][key] for key in ("NLL_oracle", "NLL_test"))
+    return quality, diversity, ahead_at(level, *curves)
+
+
+def ahead_at(level: float, curve: Sequence[Mapping[str, float]], rival: Sequence[Mapping[str, float]]) -> float | None:
+    """Return by how much a curve's NLL_oracle is lower than a rival's at some NLL_test; `None` if one has none such."""
+    try:
+        return quality_at(rival, level) - quality_at(curve, level)
+    except ValueError:
+        return None
 
 
 # ---- Tables and pictures -------------------------------------------------------------------------------------------
@@ -328,16 +352,31 @@ def gains_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]], prefix: st
         if not seeds:
             rows.append([title, "0", *["other texts"] * len(temperatures)])
             continue
-        cells = []
-        for temperature in temperatures:
-            values = gains(runs, rivals, temperature)
-            reached = [value for value in values if value is not None]
-            if len(reached) == len(values):
-                cells.append(with_p(reached))
-            else:
-                cells.append(f"reached by {len(reached)} of {len(values)} seeds" if reached else "not reached")
+        cells = [_where_reached(gains(runs, rivals, temperature), with_p) for temperature in temperatures]
         rows.append([title, str(len(seeds)), *cells])
     return markdown_table(["", "seeds", *(f"at the rival's NLL_test at {t:g}" for t in temperatures)], rows)
+
+
+def _where_reached(values: Sequence[float | None], write: Callable[[list[float]], str]) -> str:
+    """Write what seeds have if all have it, and otherwise how many do."""
+    reached = [value for value in values if value is not None]
+    if len(reached) == len(values):
+        return write(reached)
+    return f"reached by {len(reached)} of {len(values)} seeds" if reached else "not reached"
+
+
+def controls_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
+    """Compare each game with its controls, seed by seed: by how much do they end worse?"""
+    rows = []
+    for preset, names in CONTROLS.items():
+        for name in (*([BEGINNING] if preset == "modern" else []), *(f"{preset}_{name}" for name in names)):
+            games, controls = found.get(preset, {}), found.get(name, {})
+            if seeds := paired(games, controls):
+                worse = [shortfalls(games[seed], controls[seed]) for seed in seeds]
+                cells = [_where_reached(values, with_interval) for values in zip(*worse, strict=True)]
+                rows.append([_TITLES[name], str(len(seeds)), *cells])
+    measured = ["NLL_oracle, at temperature 1", "NLL_test, at temperature 1", "NLL_oracle, at equal NLL_test"]
+    return markdown_table(["", "seeds", *measured], rows)
 
 
 # Pictures, with the run, the stage and the label of each curve. The second is a close-up of the first, with the controls.
@@ -384,6 +423,7 @@ def write_page(results: Path, page: Path) -> None:
     found = read(results)
     makers = {"stages": stages_table, "gains": gains_table}
     tables = {prefix + name: make_table(found, prefix) for prefix in PREFIXES for name, make_table in makers.items()}
+    tables["controls"] = controls_table(found)
     write_whole(page, insert_tables(page.read_text(encoding="utf-8"), tables))
     for prefix in PREFIXES:
         draw(found, results, prefix)

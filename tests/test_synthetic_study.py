@@ -24,9 +24,8 @@ QUICK = [
     "--per_device_train_batch_size=8", "--discriminator_samples=4", "--discriminator_warmup_steps=1",
     "--language_models=1", "--language_model_size=8", "--logging_steps=1",
 ]  # fmt: skip
-PAGE = "".join(
-    f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in ("stages", "gains", "second_stages", "second_gains")
-)
+TABLES = ("stages", "gains", "controls", "second_stages", "second_gains")
+PAGE = "".join(f"<!-- begin {name} -->\n<!-- end {name} -->\n" for name in TABLES)
 
 
 @pytest.fixture
@@ -174,6 +173,29 @@ def test_p_is_that_of_the_paired_t_test():
     differences = [b - a for b, a in zip(before, after, strict=True)]
     assert studies.paired_p(differences) == pytest.approx(stats.ttest_rel(before, after).pvalue)
     assert math.isnan(studies.paired_p([0.1]))
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    differences = [0.2, 0.1, 0.4]
+    low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    assert studies.with_interval(differences) == f"0.233 [{low:.3f}, {high:.3f}]"
+    assert studies.with_interval([0.1]) == "0.100"
+
+
+def test_a_control_falls_short_by_its_distance_at_equal_diversity():
+    points = [(1.0, 9.0, 7.4), (0.8, 8.0, 7.6)]
+    game = {"curves": {"MLE": [], "SeqGAN": curve(*points)}}
+    control = {"curves": {"MLE": [], "SeqGAN": curve(*((t, quality + 0.1, nll + 0.04) for t, quality, nll in points))}}
+    # At the control's NLL_test of 7.44 the game is at a temperature of 0.96, with an NLL_oracle of 8.8.
+    assert synthetic_study.shortfalls(game, control) == pytest.approx((0.1, 0.04, 0.3))
+    assert synthetic_study.shortfalls(control, game) == pytest.approx((-0.1, -0.04, -0.3))
+    found = {"faithful": {1: game, 2: game, 3: game}, "faithful_random": {1: control, 3: control}}
+    row = "| `faithful`, reward random | 2 | 0.100 [0.100, 0.100] | 0.040 [0.040, 0.040] | 0.300 [0.300, 0.300] |"
+    assert row in synthetic_study.controls_table(found)
+    far = {"curves": {"MLE": [], "SeqGAN": curve((1.0, 9.0, 7.9), (0.8, 8.0, 8.0))}}
+    assert synthetic_study.shortfalls(game, far) == (0.0, 0.5, None)
+    found["faithful_random"] = {1: control | {"rows": "others"}}
+    assert "random" not in synthetic_study.controls_table(found), "other texts are no pair"
 
 
 def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
