@@ -29,7 +29,8 @@ def generator_and_discriminator_folds(
     Round `r` takes the folds of index `r % len(folds)`. A maximum-likelihood stage before the game learns from the
     generator's first fold; called with the same arguments it gets the same texts. Who gets a text depends on its place
     in the dataset that was passed to the trainer, so a stage that parts the texts before they are prepared does it alike,
-    whatever rows are left out there.
+    whatever rows are left out there. A stream of several shards must be read by one worker: see
+    [`require_one_count`].
 
     Args:
         dataset (`Dataset` or `IterableDataset`): The real texts, prepared or not.
@@ -75,6 +76,29 @@ def generator_and_discriminator_folds(
     if discriminator_data == "held_out":
         return [parts[0]], [parts[1]]
     return parts, parts[::-1]
+
+
+def require_one_count(dataset: AnyDataset, discriminator_data: str, num_workers: int) -> None:
+    """
+    Check that who reads a generator's fold counts all texts: of several workers each counts those of its shards, and
+    would take some of the discriminator's for the generator's.
+
+    Args:
+        dataset (`Dataset` or `IterableDataset`): The real texts.
+        discriminator_data (`str`): `held_out` gives the generator a fold; the others let its prompts be of all texts.
+        num_workers (`int`): Of the `DataLoader` that reads the generator's prompts.
+
+    Raises:
+        ValueError: If several workers share the shards of a stream.
+    """
+    if discriminator_data != "held_out" or not isinstance(dataset, IterableDataset):
+        return
+    if num_workers > 1 and dataset.num_shards > 1:
+        raise ValueError(
+            f"`discriminator_data='held_out'` counts the texts of a stream, and {num_workers} workers would each count "
+            f"those of their own among its {dataset.num_shards} shards. Set `dataloader_num_workers` to 1, or pass a "
+            "map-style dataset."
+        )
 
 
 def _without_numbers(dataset: AnyDataset, prepared_from: AnyDataset | None) -> AnyDataset:

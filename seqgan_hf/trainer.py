@@ -55,7 +55,7 @@ from .randomness import COMPLETIONS, CONTROLS, NEGATIVES, ROLLOUTS, derived_keys
 from .rewards import advantages_of_update, rewards_of_scores
 from .rollout import score_rollouts
 from .states import dropout_off, own_randomness
-from .streams import GameTexts, Replay, read_alike
+from .streams import GameTexts, Replay, read_alike, require_one_count
 
 logger = logging.get_logger(__name__)
 
@@ -166,6 +166,7 @@ class SeqGANTrainer(PublishedPairTrainer):
             long_texts=args.long_texts,
             context_lengths={reader: limit for reader, limit in limits.items() if limit is not None},
         )
+        require_one_count(train_dataset, args.discriminator_data, args.dataloader_num_workers)
         are_parted = args.discriminator_data != "same"
         self.texts = GameTexts(
             self.prepare_texts(train_dataset, name="train_dataset", numbered=are_parted),

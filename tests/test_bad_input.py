@@ -277,6 +277,17 @@ CASES = {
             "Row 0 of `train_dataset` has ... tokens, EOS included, more than `max_completion_length` (8). Raise it, "
             "shorten the text, or set `long_texts` to `truncate`.",
         ),
+        Case(
+            "a stream of several shards, parted by `discriminator_data='held_out'`, and several workers",
+            lambda folder: trainer(
+                folder,
+                train_dataset=Dataset.from_dict({"text": SENTENCES}).to_iterable_dataset(num_shards=3),
+                settings={"discriminator_data": "held_out", "dataloader_num_workers": 2},
+            ),
+            ValueError,
+            "`discriminator_data='held_out'` counts the texts of a stream, and 2 workers would each count those of their "
+            "own among its 3 shards. Set `dataloader_num_workers` to 1, or pass a map-style dataset.",
+        ),
     ],
     "Models": [
         Case(

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from seqgan_hf.completions import Completions
 from seqgan_hf.data import TextFormat, prepare_dataset
-from seqgan_hf.streams import GameTexts, Replay, generator_and_discriminator_folds
+from seqgan_hf.streams import GameTexts, Replay, generator_and_discriminator_folds, require_one_count
 
 FORMAT = TextFormat(1, 2, PAD, 5)
 
@@ -88,6 +88,25 @@ def test_halves_are_those_of_earlier_versions():
     even, odd = list(range(0, 20, 2)), list(range(1, 20, 2))
     assert folds("held_out", dataset=NUMBERS.to_iterable_dataset()) == [[even], [odd]]
     assert folds("same", share=0.1) == [[list(range(20))]] * 2
+
+
+def test_workers_that_would_each_count_their_own_texts_are_refused():
+    """Each began to count at 0, so that the generator was prompted by texts of the discriminator."""
+    stream = NUMBERS.select(range(15)).to_iterable_dataset(num_shards=3)
+    with pytest.raises(ValueError, match="2 workers would each count those of their own among its 3 shards"):
+        require_one_count(stream, "held_out", 2)
+    require_one_count(stream, "held_out", 1)
+    require_one_count(stream, "cross_fit", 2)
+    require_one_count(NUMBERS, "held_out", 2)
+    require_one_count(NUMBERS.to_iterable_dataset(), "held_out", 2)
+
+
+@pytest.mark.parametrize(("num_shards", "num_workers"), [(3, 1), (1, 2)])
+def test_one_worker_that_counts_all_texts_reads_the_generators_fold(num_shards, num_workers):
+    stream = NUMBERS.select(range(15)).to_iterable_dataset(num_shards=num_shards)
+    (generator,), _ = generator_and_discriminator_folds(stream, "held_out", 3)
+    read = [row["number"].item() for row in torch.utils.data.DataLoader(generator, num_workers=num_workers)]
+    assert sorted(read) == list(range(0, 15, 2))
 
 
 def test_texts_too_few_to_share_are_refused():
