@@ -119,6 +119,11 @@ RUNS: dict[str, Run] = {
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
     "second_faithful": Run("faithful", 3, second_oracle=True),
+    **{
+        f"second_modern_{name}": Run("modern", 3, ("--reward_control", name), "second_modern", second_oracle=True)
+        for name in CONTROLS["modern"]
+    },
+    "second_modern_distilled": Run("modern", 3, networks_of="second_modern", second_oracle=True, script=DISTILLATION),
 }
 
 
