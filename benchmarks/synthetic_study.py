@@ -413,16 +413,18 @@ _LOOKS = {
 
 
 def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, prefix: str = "") -> None:
-    """Draw the plane of quality and diversity, and a close-up: means over seeds."""
+    """Draw the plane of quality and diversity, and a close-up: means over seeds, and of how many where some have fewer."""
     for picture, wanted in PLANES.items():
-        curves = {
-            label: mean_curve([run["curves"][stage] for run in found[prefix + name].values()])
-            for name, stage, label in wanted
-            if prefix + name in found
-        }
+        shown = [(found[prefix + name], stage, label) for name, stage, label in wanted if prefix + name in found]
+        most = max((len(runs) for runs, *_ in shown), default=0)
+        curves, looks = {}, {}
+        for runs, stage, label in shown:
+            name = label if len(runs) == most else f"{label} ({len(runs)} of {most} seeds)"
+            curves[name] = mean_curve([run["curves"][stage] for run in runs.values()])
+            looks[name] = _LOOKS[label]
         if curves:
             folder.mkdir(parents=True, exist_ok=True)
-            plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}{picture}.png", looks=_LOOKS)
+            plot_quality_and_diversity(curves, folder / f"{prefix or 'first_'}{picture}.png", looks=looks)
 
 
 def write_page(results: Path, page: Path) -> None:

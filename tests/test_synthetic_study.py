@@ -220,6 +220,21 @@ def test_the_page_shows_means_deviations_minutes_and_gains(tmp_path):
     assert page.read_text() == again
 
 
+def test_a_picture_says_which_means_are_over_fewer_seeds(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        synthetic_study,
+        "plot_quality_and_diversity",
+        lambda curves, path, looks: drawn.update({path.name: dict(zip(curves, looks.values(), strict=True))}),
+    )
+    runs = {seed: finished(0.3, seed) for seed in (1, 2, 3)}
+    found = {"second_modern": runs, "second_likelihood_dropout": runs, "second_modern_random": {3: runs[3]}}
+    synthetic_study.draw(found, tmp_path, "second_")
+    labels = ["MLE, weight decay and dropout", "SeqGAN modern", "modern, reward random (1 of 3 seeds)"]
+    assert list(drawn["second_closeup.png"]) == labels
+    assert drawn["second_plane.png"].items() <= drawn["second_closeup.png"].items(), "a generator looks alike in both"
+
+
 def test_runs_on_different_oracles_are_not_compared(tmp_path):
     other = finished(0.1) | {"oracle": "another"}
     for name, run in (("modern_1", finished(0.1)), ("modern_2", other), ("second_modern_1", other)):
