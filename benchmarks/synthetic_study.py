@@ -413,7 +413,7 @@ _LOOKS = {
 
 
 def draw(found: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path, prefix: str = "") -> None:
-    """Draw the plane of quality and diversity, and a close-up: means over seeds, and of how many where some have fewer."""
+    """Draw the plane of quality and diversity, and a close-up: means over seeds, of how many where some have fewer."""
     for picture, wanted in PLANES.items():
         shown = [(found[prefix + name], stage, label) for name, stage, label in wanted if prefix + name in found]
         most = max((len(runs) for runs, *_ in shown), default=0)
