@@ -55,6 +55,8 @@ CONTROLS = {"faithful": ("constant", "shuffled", "random"), "modern": ("shuffled
 # The controls of `modern` end far from it; those of `faithful` no further than another seed of it does.
 CONTROL_SEEDS = {"faithful": 5, "modern": 3}
 BEGINNING = "modern_beginning"
+# The same game, with a discriminator that stays as it begins: the plain likelihood ratio.
+FROZEN = "modern_frozen"
 KEPT = (
     "curves",
     "discriminator",
@@ -115,6 +117,7 @@ RUNS: dict[str, Run] = {
         for preset, names in CONTROLS.items()
         for name in names
     },
+    FROZEN: Run("modern", 3, ("--discriminator_warmup_steps", "0", "--discriminator_steps", "0"), "modern"),
     "modern_distilled": Run("modern", networks_of="modern", script=DISTILLATION),
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
@@ -303,6 +306,7 @@ _TITLES = {
     "modern": "SeqGAN `modern`",
     BEGINNING: "where `modern` begins, and stays with a constant reward",
     **{f"modern_{name}": f"`modern`, reward {name}" for name in CONTROLS["modern"]},
+    FROZEN: "`modern`, D does not learn",
     "modern_distilled": "MLE, then distilled from `modern`'s language models",
 }
 
@@ -376,7 +380,8 @@ def controls_table(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
     """Compare each game with its controls, seed by seed: by how much do they end worse?"""
     rows = []
     for preset, names in CONTROLS.items():
-        for name in (*([BEGINNING] if preset == "modern" else []), *(f"{preset}_{name}" for name in names)):
+        others = (FROZEN, BEGINNING) if preset == "modern" else ()
+        for name in (*others, *(f"{preset}_{name}" for name in names)):
             games, controls = found.get(preset, {}), found.get(name, {})
             if seeds := paired(games, controls):
                 worse = [shortfalls(games[seed], controls[seed]) for seed in seeds]
