@@ -1,7 +1,7 @@
 """
 The synthetic experiment as a whole: many runs of recipes/synthetic_oracle.py, then docs/results/synthetic.md.
 
-    python benchmarks/synthetic_study.py --oracle target_params.npz            # all that is missing, 7 to 20 CPU hours
+    python benchmarks/synthetic_study.py --oracle target_params.npz            # all that is missing, 12 to 30 CPU hours
     python benchmarks/synthetic_study.py --oracle target_params.npz --only modern --seeds 1
     python benchmarks/synthetic_study.py --page_only                            # tables and pictures from what is there
 

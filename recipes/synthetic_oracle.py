@@ -1,5 +1,5 @@
 """
-SeqGAN's synthetic experiment (Section 5): a random LSTM, the oracle, is the true distribution.
+SeqGAN's synthetic experiment (its Table 1): a random LSTM, the oracle, is the true distribution.
 
     accelerate launch recipes/synthetic_oracle.py --preset smoke                   # under 3 minutes on 2 cores
     accelerate launch recipes/synthetic_oracle.py --preset smoke --oracle target_params.npz

@@ -173,7 +173,7 @@ class Bleu(texts.TextMetric):
     """
     Mean sentence BLEU of hypotheses that all have a whole corpus as their references.
 
-    SeqGAN's measure of real text (https://huggingface.co/papers/1609.05473, Section 5), built on Papineni et al.
+    SeqGAN's measure of real text (https://huggingface.co/papers/1609.05473, Tables 2 to 4), built on Papineni et al.
     (https://aclanthology.org/P02-1040). The corpus goes in as `reference_corpus`, because `evaluate` wants
     `references` to be as many as the predictions.
     """
