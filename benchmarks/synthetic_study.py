@@ -117,7 +117,7 @@ RUNS: dict[str, Run] = {
         for preset, names in CONTROLS.items()
         for name in names
     },
-    FROZEN: Run("modern", 3, ("--discriminator_warmup_steps", "0", "--discriminator_steps", "0"), "modern"),
+    FROZEN: Run("modern", 5, ("--discriminator_warmup_steps", "0", "--discriminator_steps", "0"), "modern"),
     "modern_distilled": Run("modern", networks_of="modern", script=DISTILLATION),
     "second_modern": Run("modern", 3, second_oracle=True),
     "second_likelihood_dropout": Run("modern", 3, _LIKELIHOOD, second_oracle=True),
