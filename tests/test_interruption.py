@@ -12,6 +12,14 @@ from seqgan_hf.checkpoints import checkpoints_in
 from seqgan_hf.interruption import SIGNALS, Interrupted
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A job in the background of a script has SIGINT ignored, and so would tests that it runs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class SignalAt(TrainerCallback):
     def __init__(self, number, step):
         self.number, self.step = number, step

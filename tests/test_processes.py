@@ -110,7 +110,8 @@ def ragged_prompts():
 GAMES = {
     "every term": {},
     "gpt2": {"generator": "gpt2"},
-    "llama, checkpointing": {"generator": "llama", "gradient_checkpointing": True},
+    # At the rate of the others rounding grows a thousandfold in five rounds, past the tolerance on some processors.
+    "llama, checkpointing": {"generator": "llama", "gradient_checkpointing": True, "learning_rate": 0.03},
     "unused searched for": {"generator": "gpt2", "ddp_find_unused_parameters": True, "mle_coef": 0},
     "adapter": {"generator": "llama", "lora": True},
     "groups": {"num_generations": 2, "baseline": "group_leave_one_out"},
