@@ -193,8 +193,8 @@ def with_interval(differences: Sequence[float]) -> str:
     mean = statistics.fmean(differences)
     if len(differences) < 2:
         return f"{mean:.3f}"
-    half = statistics.stdev(differences) / math.sqrt(len(differences)) * stats.t.ppf(0.975, len(differences) - 1)
-    return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
+    low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def mean_curve(curves: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

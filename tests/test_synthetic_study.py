@@ -179,6 +179,8 @@ def test_the_interval_is_that_of_the_paired_t_test():
     differences = [0.2, 0.1, 0.4]
     low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
     assert studies.with_interval(differences) == f"0.233 [{low:.3f}, {high:.3f}]"
+    # By hand: a mean of 0.2333, a standard error of 0.0882, and Student's 97.5 % quantile for three, 4.303.
+    assert studies.with_interval(differences) == "0.233 [-0.146, 0.613]"
     assert studies.with_interval([0.1]) == "0.100"
 
 
